@@ -1,0 +1,163 @@
+package annals
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/annalsdb/annals/replace"
+	"github.com/annalsdb/annals/segment"
+)
+
+// Backup makes directory dir a copy of the store as it is now, which opens and
+// verifies as a store of its own. dir must be missing or empty. Sealed segments
+// are linked where the file system can, else copied; the durable part of the open
+// one is copied as sealed; MANIFEST comes last, so an interrupted copy is no store.
+// Reads and writes go on meanwhile.
+func (s *Store) Backup(ctx context.Context, dir string) error {
+	last, err := s.Sync(ctx)
+	if err != nil {
+		return err
+	}
+	for {
+		v := s.files.acquire()
+		if v == nil {
+			return ErrClosed
+		}
+		b := backup{fs: s.opts.FS, from: s.dir, version: v, manifest: s.manifest.copy(), last: last}
+		if b.complete() {
+			defer v.release()
+			return b.run(ctx, dir)
+		}
+		v.release() // a rotation or compaction came in between
+	}
+}
+
+// backup is a store that is being copied.
+type backup struct {
+	fs       replace.FS
+	from     string
+	version  *version // holds all segments of manifest
+	manifest segment.Manifest
+	last     uint64 // copy no record above this from the open segment
+}
+
+func (b *backup) complete() bool {
+	for i := range b.manifest.Sealed {
+		if b.version.byID[b.manifest.Sealed[i].Segment] == nil {
+			return false
+		}
+	}
+	return b.manifest.Open == 0 || b.version.byID[b.manifest.Open] != nil
+}
+
+func (b *backup) run(ctx context.Context, dir string) (err error) {
+	if dir, err = filepath.Abs(dir); err != nil {
+		return err
+	}
+	if err := emptyDir(b.fs, dir); err != nil {
+		return err
+	}
+	var made []string
+	defer func() {
+		if err != nil {
+			for _, path := range made {
+				err = errors.Join(err, b.fs.Remove(path))
+			}
+		}
+	}()
+	for i := range b.manifest.Sealed {
+		f := &b.manifest.Sealed[i]
+		path := filepath.Join(dir, segment.Name(f.Segment))
+		if err := b.sealed(ctx, f, path); err != nil {
+			return err
+		}
+		made = append(made, path)
+	}
+	path, err := b.open(dir)
+	if path != "" {
+		made = append(made, path)
+	}
+	if err != nil {
+		return err
+	}
+	if err := b.fs.SyncDir(dir); err != nil {
+		return err
+	}
+	b.manifest.Generation++
+	return writeManifest(b.fs, dir, &b.manifest)
+}
+
+// sealed links or copies a segment that never changes again.
+func (b *backup) sealed(ctx context.Context, f *segment.Footer, path string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	src := b.version.byID[f.Segment]
+	if b.fs.Link(src.path, path) == nil {
+		return nil
+	}
+	return copyFile(ctx, b.fs, src, f.Size(), path) // another file system, or one without links
+}
+
+// open copies the durable records of the open segment to a sealed one.
+func (b *backup) open(dir string) (path string, err error) {
+	m := &b.manifest
+	if m.Open == 0 {
+		return "", nil
+	}
+	src := b.version.byID[m.Open]
+	end, err := sizeOf(src)
+	if err != nil {
+		return "", err
+	}
+	h, _, err := segment.ReadHeader(src, end, src.path)
+	if err != nil {
+		return "", err
+	}
+	m.Open = 0
+	m.Seq = max(m.Seq, b.last+1)
+	if h.First > b.last {
+		return "", nil
+	}
+	number := m.Next
+	m.Next++
+	path = filepath.Join(dir, segment.Name(number))
+	copied, err := copySealed(b.fs, dir, src, &h, number, end, b.last)
+	if err != nil {
+		return "", err
+	}
+	m.Sealed = insertFooter(m.Sealed, copied.footer)
+	return path, nil
+}
+
+// sizeOf is how much of the open segment holds lines.
+func sizeOf(f *segmentFile) (int64, error) {
+	switch r := f.ReaderAt.(type) {
+	case interface{ Size() int64 }:
+		return r.Size(), nil
+	case interface{ Stat() (fs.FileInfo, error) }:
+		info, err := r.Stat()
+		if err != nil {
+			return 0, err
+		}
+		return info.Size(), nil
+	}
+	return 0, fmt.Errorf("annals: the size of %q is unknown", f.path)
+}
+
+// emptyDir makes a directory, or makes sure that it is empty.
+func emptyDir(fsys replace.FS, dir string) error {
+	entries, err := fsys.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return replace.MkdirAll(fsys, dir, 0o700)
+	case err != nil:
+		return err
+	case len(entries) > 0:
+		return fmt.Errorf("annals: %q is not empty, and nothing is overwritten", dir)
+	}
+	return nil
+}

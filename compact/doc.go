@@ -1,0 +1,25 @@
+// Package compact chooses segments whose records are mostly dead and rewrites
+// what is alive in them to new segments.
+//
+// [Pick] decides, from numbers alone. [Run] acts: it is told by a function what
+// is alive and never sees the index. [Writer] makes a sealed segment; recovery,
+// backup and repair use it too.
+//
+// # The order of steps, and what a crash leaves
+//
+//  1. each input is read from end to end and checked; one bad line stops the job
+//  2. outputs: written, synced, closed
+//  3. outputs read again: every record that should be there, and no other
+//  4. the directory is synced
+//     a crash up to here leaves files that nothing lists: the next Open removes them
+//  5. (root) the log is synced up to the newest record that made an input record dead
+//  6. (root) MANIFEST lists the outputs instead of the inputs, in one step
+//     a crash before: the inputs are still listed and whole; after: the outputs are durable
+//  7. (root) index entries move, in small slices, while both files stay open
+//  8. (root) the inputs go once nobody reads them
+//     a crash leaves inputs that nothing lists: the next Open removes them
+//
+// A record is copied byte for byte. Keys go to outputs in the order of keys, so
+// that a scan reads forward; samples go to outputs of their own, in the order of
+// their sequence numbers.
+package compact

@@ -1,0 +1,428 @@
+package annals
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/annalsdb/annals/compact"
+	"github.com/annalsdb/annals/index"
+	"github.com/annalsdb/annals/replace"
+	"github.com/annalsdb/annals/segment"
+)
+
+// compaction is the store's background work. One job runs at a time.
+type compaction struct {
+	job sync.Mutex // held by the job that runs
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	wakeup chan struct{}
+	done   chan struct{}
+
+	mu    sync.Mutex
+	stats CompactionStats
+}
+
+const (
+	compactEvery = time.Minute // how often to look without being woken: records expire by themselves
+	moveSlice    = 1000        // index entries moved at a time, so that readers wait for microseconds only
+)
+
+func (s *Store) startCompaction() {
+	c := &s.compaction
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.wakeup, c.done = make(chan struct{}, 1), make(chan struct{})
+	if s.opts.Compaction.Off {
+		close(c.done)
+		return
+	}
+	c.wake()
+	go s.compactInBackground()
+}
+
+func (c *compaction) wake() {
+	select {
+	case c.wakeup <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+func (s *Store) stopCompaction() {
+	s.compaction.cancel()
+	<-s.compaction.done
+	s.compaction.job.Lock() // a Compact by hand ends too
+	s.compaction.job.Unlock()
+}
+
+// compactInBackground rewrites what is worth it, whenever a segment was sealed
+// and once a minute. After damage it stops for good, so that a person can look.
+func (s *Store) compactInBackground() {
+	c := &s.compaction
+	defer close(c.done)
+	tick := time.NewTicker(compactEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-tick.C:
+		case <-c.wakeup:
+		}
+		for {
+			inputs := compact.Pick(s.segmentStats(), s.policy())
+			if len(inputs) == 0 {
+				break
+			}
+			_, err := s.compact(c.ctx, inputs, s.throttle())
+			if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrFailed) {
+				return
+			}
+			if err != nil {
+				break // no room, perhaps: again when woken
+			}
+		}
+	}
+}
+
+// throttle returns a Pace that keeps background compaction at Options.Compaction.Rate.
+func (s *Store) throttle() func(context.Context, int) error {
+	const slice = 256 << 10
+	begun, bytes, slept := time.Now(), int64(0), int64(0)
+	return func(ctx context.Context, n int) error {
+		bytes += int64(n)
+		if bytes-slept < slice {
+			return nil
+		}
+		slept = bytes
+		due := time.Duration(float64(bytes) / float64(s.opts.Compaction.Rate) * float64(time.Second))
+		select {
+		case <-time.After(due - time.Since(begun)):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *Store) policy() compact.Policy {
+	return compact.Policy{MinLive: s.opts.Compaction.MinLive, SegmentSize: s.opts.SegmentSize, KeepFrom: s.keepFrom()}
+}
+
+// keepFrom is the number from which on Options.History keeps segments as they are.
+func (s *Store) keepFrom() uint64 {
+	if s.opts.History == 0 {
+		return math.MaxUint64
+	}
+	last := s.index.Last()
+	return last - min(last, uint64(s.opts.History)) + 1
+}
+
+// segmentStats describes the sealed segments to Pick.
+func (s *Store) segmentStats() (stats []compact.Stat) {
+	now := min(s.clock.now(), s.opts.Now().UnixMicro())
+	m := s.manifest.copy()
+	for i := range m.Sealed {
+		f := &m.Sealed[i]
+		u := s.index.Usage(f.Segment)
+		stat := compact.Stat{Segment: f.Segment, First: f.First, Last: f.Last, Bytes: f.Bytes, Live: u.Entries + u.Samples, Held: u.Tombstones}
+		if u.Expiring > 0 && u.LatestExpiry+s.opts.Compaction.Grace.Microseconds() < now {
+			stat.Live -= u.Expiring
+			stat.Held += u.Expiring
+		}
+		stats = append(stats, stat)
+	}
+	return stats
+}
+
+// Compact rewrites all segments at once, the one being written included, so that
+// only what is alive is left, in the order of keys. What Options.History keeps is
+// left alone. It goes on beside reads and writes; ctx stops it, with nothing
+// changed. progress, if not nil, is called now and then with bytes.
+func (s *Store) Compact(ctx context.Context, progress func(done, total int64)) (CompactStats, error) {
+	if s.isClosed() {
+		return CompactStats{}, ErrClosed
+	}
+	if err := s.log.Rotate(ctx); err != nil {
+		return CompactStats{}, err
+	}
+	var inputs []uint64
+	var total int64
+	settled := true
+	m := s.manifest.copy()
+	for i := range m.Sealed {
+		if f := &m.Sealed[i]; f.Last < s.keepFrom() {
+			inputs = append(inputs, f.Segment)
+			total += f.Bytes
+			settled = settled && s.settled(f)
+		}
+	}
+	if settled {
+		return CompactStats{}, nil
+	}
+	return s.compact(ctx, inputs, pace(3*total, progress))
+}
+
+// pace reports progress: bytes are read, copied and read again.
+func pace(total int64, progress func(done, total int64)) func(context.Context, int) error {
+	const slice = 1 << 20
+	done, told := int64(0), int64(0)
+	return func(ctx context.Context, n int) error {
+		done += int64(n)
+		if progress != nil && done-told >= slice {
+			told = done
+			progress(min(done, total), total)
+		}
+		return nil
+	}
+}
+
+// settled tells whether a segment is an output of compaction in which nothing has
+// died since.
+func (s *Store) settled(f *segment.Footer) bool {
+	v := s.files.acquire()
+	if v == nil {
+		return false
+	}
+	defer v.release()
+	file := v.byID[f.Segment]
+	if file == nil {
+		return false
+	}
+	h, line, err := segment.ReadHeader(file, f.Size(), file.path)
+	u := s.index.Usage(f.Segment)
+	return err == nil && h.Compacted() && u.Entries+u.Samples == f.Bytes-line.End()
+}
+
+// compact runs one job, from its inputs to a store that does not need them.
+func (s *Store) compact(ctx context.Context, inputs []uint64, pace func(context.Context, int) error) (stats CompactStats, err error) {
+	c := &s.compaction
+	c.job.Lock()
+	defer c.job.Unlock()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.ctx, cancel)()
+
+	c.note(func(st *CompactionStats) { st.Running = true })
+	defer func() {
+		c.note(func(st *CompactionStats) { st.add(stats, err) })
+		s.logCompaction(stats, err)
+	}()
+	v := s.files.acquire()
+	if v == nil {
+		return stats, ErrClosed
+	}
+	defer v.release()
+	job, footers, err := s.plan(v, inputs)
+	if err != nil || len(footers) == 0 {
+		return stats, err
+	}
+	job.Pace = pace
+	result, err := compact.Run(ctx, job)
+	if err != nil {
+		if c.ctx.Err() != nil {
+			return stats, ErrClosed
+		}
+		if damage := (*CorruptError)(nil); errors.As(err, &damage) {
+			s.noteDamage(damage)
+		}
+		return stats, err
+	}
+	stats = statsOf(footers, result)
+	return stats, s.adopt(ctx, inputs, footers, result)
+}
+
+// plan makes a job of the inputs that are still there.
+func (s *Store) plan(v *version, inputs []uint64) (*compact.Job, []segment.Footer, error) {
+	m := s.manifest.copy()
+	slices.SortFunc(m.Sealed, func(a, b segment.Footer) int { return int(int64(a.First) - int64(b.First)) })
+	job := &compact.Job{
+		FS: s.opts.FS, Dir: s.dir, Store: m.Store, SegmentSize: s.opts.SegmentSize,
+		NewSegment: (*host)(s).NewSegment,
+	}
+	outside := uint64(math.MaxUint64) // the least seq outside the inputs
+	var footers []segment.Footer
+	apart := false
+	for i := range m.Sealed {
+		f := &m.Sealed[i]
+		if !slices.Contains(inputs, f.Segment) {
+			outside = min(outside, f.First)
+			apart = apart || s.index.Usage(f.Segment).Samples > 0
+			continue
+		}
+		file := v.byID[f.Segment]
+		if file == nil {
+			return nil, nil, fmt.Errorf("annals: segment %d is gone", f.Segment)
+		}
+		job.Inputs = append(job.Inputs, compact.Input{Footer: *f, Path: file.path, R: file, Apart: apart})
+		footers = append(footers, *f)
+		apart = false
+	}
+	job.Judge = s.judge(outside)
+	return job, footers, nil
+}
+
+// judge returns what becomes of a record. A tombstone, or a key that expired, may
+// go only when no segment outside the inputs can hold an older record of the key:
+// none begins below its number.
+func (s *Store) judge(outside uint64) func(*segment.View, string) compact.Verdict {
+	grace := s.opts.Compaction.Grace.Microseconds()
+	// Both clocks must be past: one moment under a clock far ahead destroys nothing.
+	now := min(s.clock.now(), s.opts.Now().UnixMicro())
+	return func(v *segment.View, name string) compact.Verdict {
+		if v.Kind == segment.Sample {
+			return compact.Keep
+		}
+		e, alive := s.index.Get(name)
+		oldest := v.Seq <= outside
+		switch {
+		case v.Kind == segment.Delete && (oldest || alive && e.Seq > v.Seq):
+			return compact.Drop
+		case v.Kind == segment.Delete:
+			return compact.Keep
+		case !alive || e.Seq != v.Seq:
+			return compact.Drop
+		case e.Expires != 0 && oldest && e.Expires+grace < now:
+			return compact.Expire
+		}
+		return compact.Keep
+	}
+}
+
+// adopt puts the outputs in the place of the inputs: steps 5 to 8 of package
+// compact.
+func (s *Store) adopt(ctx context.Context, inputs []uint64, footers []segment.Footer, result *compact.Result) error {
+	outputs, err := s.openOutputs(result)
+	if err == nil {
+		_, err = s.log.Sync(ctx) // 5
+	}
+	if err == nil {
+		err = s.manifest.change(s, func(m *segment.Manifest) { // 6
+			m.Sealed = slices.DeleteFunc(m.Sealed, func(f segment.Footer) bool { return slices.Contains(inputs, f.Segment) })
+			for i := range result.Outputs {
+				m.Sealed = insertFooter(m.Sealed, result.Outputs[i].Footer)
+			}
+			for i := range footers {
+				m.History = max(m.History, footers[i].Last+1)
+			}
+		})
+	}
+	if err != nil {
+		return s.abandon(outputs, err)
+	}
+	s.files.add(outputs...)
+	s.moveEntries(inputs, result) // 7
+	s.files.retire(inputs)        // 8
+	return nil
+}
+
+// openOutputs opens the outputs for reading.
+func (s *Store) openOutputs(result *compact.Result) (files []*segmentFile, err error) {
+	op := opening{opts: s.opts, dir: s.dir}
+	for i := range result.Outputs {
+		number := result.Outputs[i].Footer.Segment
+		file, _, err := op.open(number)
+		if err != nil {
+			return files, err
+		}
+		files = append(files, &segmentFile{number: number, path: op.path(number), ReaderAt: file, Closer: file})
+	}
+	return files, nil
+}
+
+// abandon removes the outputs of a job that did not reach MANIFEST. If it is not
+// known whether it did, because a sync failed, they stay, and the store takes no
+// more writes.
+func (s *Store) abandon(outputs []*segmentFile, err error) error {
+	var unsynced *replace.SyncError
+	if errors.As(err, &unsynced) {
+		s.log.Fail(err)
+	}
+	for _, f := range outputs {
+		err = errors.Join(err, f.Close())
+		if unsynced == nil {
+			err = errors.Join(err, s.opts.FS.Remove(f.path))
+		}
+	}
+	return err
+}
+
+// moveEntries points the index to the outputs, in small slices, while inputs and
+// outputs are open.
+func (s *Store) moveEntries(inputs []uint64, result *compact.Result) {
+	var samples [][]index.Change
+	for i := range result.Outputs {
+		out := &result.Outputs[i]
+		list := copied(out.Records)
+		if out.Header.Order == segment.BySeq {
+			samples = append(samples, list)
+			continue
+		}
+		for slice := range slices.Chunk(list, moveSlice) {
+			s.index.Move(slice)
+		}
+	}
+	for slice := range slices.Chunk(copied(result.Expired), moveSlice) {
+		s.index.Drop(slice)
+	}
+	s.index.Replace(inputs, samples)
+}
+
+func copied(records []compact.Record) []index.Change {
+	list := make([]index.Change, len(records))
+	for i := range records {
+		r := &records[i]
+		list[i] = index.Change{
+			Op: ops[r.Kind], Name: r.Name, Seq: r.Seq, Expires: r.Expires, At: r.At,
+			Pos: index.Pos{Segment: r.Segment, Offset: uint32(r.Offset), Len: uint32(r.Len)},
+		}
+	}
+	return list
+}
+
+func statsOf(inputs []segment.Footer, result *compact.Result) CompactStats {
+	st := CompactStats{Inputs: len(inputs), Outputs: len(result.Outputs), Kept: result.Kept, Dropped: result.Dropped}
+	for i := range inputs {
+		st.Before += inputs[i].Size()
+	}
+	for i := range result.Outputs {
+		st.After += result.Outputs[i].Footer.Size()
+	}
+	return st
+}
+
+func (c *compaction) note(edit func(*CompactionStats)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	edit(&c.stats)
+}
+
+func (st *CompactionStats) add(job CompactStats, err error) {
+	st.Running = false
+	if err != nil {
+		if !errors.Is(err, context.Canceled) && !errors.Is(err, ErrClosed) {
+			st.LastError = err.Error()
+		}
+		return
+	}
+	st.Runs++
+	st.Read += job.Before
+	st.Written += job.After
+	st.Reclaimed += job.Before - job.After
+	st.LastError = ""
+}
+
+func (s *Store) logCompaction(stats CompactStats, err error) {
+	switch {
+	case errors.Is(err, context.Canceled) || errors.Is(err, ErrClosed):
+	case err != nil:
+		s.opts.Logger.Warn("annals: compaction stopped, nothing was changed", "dir", s.dir, "err", err)
+	default:
+		s.opts.Logger.Info("annals: compacted", "dir", s.dir, "inputs", stats.Inputs, "outputs", stats.Outputs,
+			"before", stats.Before, "after", stats.After, "dropped", stats.Dropped)
+	}
+}

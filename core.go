@@ -1,0 +1,177 @@
+package annals
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"sync"
+
+	"github.com/annalsdb/annals/index"
+	"github.com/annalsdb/annals/segment"
+)
+
+// core is what reading needs, whoever reads: an index, the segments that it
+// points into, and the time.
+type core struct {
+	dir   string
+	index *index.Index
+	files *files
+	clock *clock
+
+	closed chan struct{} // closed by Close
+
+	damage struct {
+		sync.Mutex
+		found []*CorruptError
+	}
+}
+
+// maxDamage bounds the list of damage that Stats shows.
+const maxDamage = 1000
+
+// noteDamage keeps what a read has found for Stats.
+func (c *core) noteDamage(e *CorruptError) {
+	c.damage.Lock()
+	defer c.damage.Unlock()
+	for _, known := range c.damage.found {
+		if *known == *e {
+			return
+		}
+	}
+	if len(c.damage.found) < maxDamage {
+		c.damage.found = append(c.damage.found, e)
+	}
+}
+
+func (c *core) isClosed() bool {
+	select {
+	case <-c.closed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Get returns the value of a key, or ErrNotFound. The slice is the caller's.
+func (c *core) Get(key string) ([]byte, error) {
+	e, err := c.Lookup(key)
+	return e.Value, err
+}
+
+// Lookup returns the value of a key with its sequence number and expiry, or
+// ErrNotFound.
+func (c *core) Lookup(key string) (Entry, error) {
+	for {
+		v := c.files.acquire()
+		if v == nil {
+			return Entry{}, ErrClosed
+		}
+		e, ok := c.index.Get(key)
+		if !ok || c.clock.expired(e.Expires) {
+			v.release()
+			return Entry{}, fmt.Errorf("%w: key %q", ErrNotFound, key)
+		}
+		if f := v.byID[e.Segment]; f != nil {
+			entry, err := c.read(f, e)
+			v.release()
+			return entry, err
+		}
+		v.release() // compaction has moved it; see files
+	}
+}
+
+// lineBuffers holds *[]byte for lines that are read one by one.
+var lineBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// read reads the record that an index entry points to, and makes sure that it is
+// that record.
+func (c *core) read(f *segmentFile, e index.Entry) (Entry, error) {
+	buf := lineBuffers.Get().(*[]byte)
+	defer lineBuffers.Put(buf)
+	if cap(*buf) < int(e.Len) {
+		*buf = make([]byte, e.Len)
+	}
+	line := (*buf)[:e.Len]
+	if _, err := f.ReadAt(line, int64(e.Offset)); err != nil {
+		return Entry{}, c.readError(f, e, err)
+	}
+	v, err := segment.DecodeLine(line)
+	if err == nil && (v.Kind != segment.Put || v.Seq != e.Seq || !v.NameIs(e.Key)) {
+		err = errors.New("another record lies here than the index says")
+	}
+	if err != nil {
+		return Entry{}, c.damaged(f, e, err)
+	}
+	return Entry{Key: e.Key, Value: v.AppendValue(nil), Seq: e.Seq, Expires: timeOf(e.Expires)}, nil
+}
+
+// readError tells a file that is too short, which is damage, from one that can't
+// be read.
+func (c *core) readError(f *segmentFile, e index.Entry, err error) error {
+	if errors.Is(err, io.EOF) {
+		return c.damaged(f, e, errors.New("the file ends here"))
+	}
+	return fmt.Errorf("annals: reading %q at offset %d: %w", f.path, e.Offset, err)
+}
+
+func (c *core) damaged(f *segmentFile, e index.Entry, reason error) error {
+	damage := &CorruptError{Path: f.path, Offset: int64(e.Offset), FirstSeq: e.Seq, LastSeq: e.Seq, Reason: reason.Error()}
+	c.noteDamage(damage)
+	return damage
+}
+
+// Scan yields the keys of a range with their values, as of the moment when the
+// loop begins. A value that can't be read is yielded as an error with the
+// entry's Key, and the loop may go on behind it.
+func (c *core) Scan(r Range) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		s := c.Snapshot()
+		defer s.Close()
+		s.Scan(r)(yield)
+	}
+}
+
+// Samples yields the samples of a series in a window, as of the moment when the
+// loop begins. Damage is yielded as an error, and the loop may go on behind it.
+// A series that does not exist has no samples.
+func (c *core) Samples(series string, w Window) iter.Seq2[Sample, error] {
+	return func(yield func(Sample, error) bool) {
+		s := c.Snapshot()
+		defer s.Close()
+		s.Samples(series, w)(yield)
+	}
+}
+
+// Series yields all series by name.
+func (c *core) Series() iter.Seq2[SeriesInfo, error] {
+	return func(yield func(SeriesInfo, error) bool) {
+		s := c.Snapshot()
+		defer s.Close()
+		s.Series()(yield)
+	}
+}
+
+// Snapshot returns the present state, which later writes do not change. It costs
+// nothing to take, and keeps the segments that it needs until it is closed.
+func (c *core) Snapshot() *Snapshot {
+	for {
+		v := c.files.acquire()
+		if v == nil {
+			return &Snapshot{core: c}
+		}
+		s := &Snapshot{core: c, version: v, index: c.index.Snapshot(), now: c.clock.now()}
+		// If the version is still the current one, all of the index lies in it.
+		if c.files.current.Load() == v {
+			return s
+		}
+		v.release()
+	}
+}
+
+// View calls fn with a snapshot and closes it. It returns fn's error.
+func (c *core) View(fn func(*Snapshot) error) error {
+	s := c.Snapshot()
+	defer s.Close()
+	return fn(s)
+}

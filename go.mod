@@ -1,0 +1,10 @@
+module github.com/annalsdb/annals
+
+go 1.26.0
+
+require (
+	github.com/google/btree v1.1.3
+	github.com/klauspost/crc32 v1.3.0
+	github.com/stretchr/testify v1.12.1
+	golang.org/x/sys v0.49.0
+)

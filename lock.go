@@ -1,0 +1,102 @@
+package annals
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/annalsdb/annals/replace"
+)
+
+const (
+	lockName       = "LOCK"
+	manifestName   = "MANIFEST"
+	quarantineName = "quarantine"
+
+	visibleAt    = 512 // offset in LOCK of the greatest seq that others may see
+	generationAt = 520 // and of MANIFEST's generation
+	lockSize     = 528
+)
+
+// dirLock is the exclusive lock on a store. Its file is never removed or renamed:
+// a second one under the same name would guard nothing.
+type dirLock struct {
+	fs   replace.FS
+	path string
+	file replace.File // reachable as long as the lock is held: the collector would close it
+}
+
+// lockDir takes the lock of a store, or says at once who holds it.
+func lockDir(fsys replace.FS, dir string) (*dirLock, error) {
+	path := filepath.Join(dir, lockName)
+	file, err := replace.TryLock(path, replace.Exclusive, replace.On(fsys))
+	if errors.Is(err, replace.ErrLocked) {
+		return nil, fmt.Errorf("%w: %q is held by process %s", ErrLocked, dir, holder(fsys, path))
+	}
+	if err != nil {
+		return nil, err
+	}
+	l := &dirLock{fs: fsys, path: path, file: file}
+	if err := l.sign(); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return l, nil
+}
+
+// sign writes our pid, for people, and nothing visible yet, for readers.
+func (l *dirLock) sign() error {
+	text := bytes.Repeat([]byte{' '}, lockSize)
+	copy(text, strconv.Itoa(os.Getpid()))
+	text[visibleAt-1] = '\n'
+	clear(text[visibleAt:])
+	copy(text[31:], "\n")
+	_, err := l.file.WriteAt(text, 0)
+	return err
+}
+
+// holder reads the pid of the process that holds the lock.
+func holder(fsys replace.FS, path string) string {
+	file, err := fsys.OpenFile(path, os.O_RDONLY, 0)
+	if err != nil {
+		return "unknown"
+	}
+	defer file.Close()
+	text := make([]byte, 32)
+	n, _ := file.ReadAt(text, 0)
+	pid, _, _ := bytes.Cut(text[:n], []byte("\n"))
+	if pid = bytes.TrimSpace(pid); len(pid) > 0 {
+		return string(pid)
+	}
+	return "unknown"
+}
+
+// check makes sure that LOCK is still the file that we hold.
+func (l *dirLock) check() error {
+	held, err := l.file.Stat()
+	if err != nil {
+		return err
+	}
+	named, err := l.fs.Lstat(l.path)
+	if err != nil {
+		return fmt.Errorf("annals: the lock file is gone: %w", err)
+	}
+	if !l.fs.SameFile(held, named) {
+		return fmt.Errorf("annals: %q was replaced while the store was open: another writer may be at work", l.path)
+	}
+	return nil
+}
+
+// publish tells readers in other processes what they may see. The numbers are
+// advice, never evidence, so a failure to write them is no failure of the store.
+func (l *dirLock) publish(at int64, n uint64) {
+	var b [8]byte
+	binary.LittleEndian.PutUint64(b[:], n)
+	l.file.WriteAt(b[:], at)
+}
+
+// release gives the lock up.
+func (l *dirLock) release() error { return l.file.Close() }

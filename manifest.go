@@ -1,0 +1,202 @@
+package annals
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/annalsdb/annals/replace"
+	"github.com/annalsdb/annals/segment"
+)
+
+// maxManifest bounds the size of MANIFEST that is read: 10 million segments.
+const maxManifest = 2 << 30
+
+// readManifest reads MANIFEST. A missing one is fs.ErrNotExist.
+func readManifest(fsys replace.FS, dir string) (segment.Manifest, error) {
+	path := filepath.Join(dir, manifestName)
+	text, err := readAll(fsys, path, maxManifest)
+	if err != nil {
+		return segment.Manifest{}, err
+	}
+	return segment.ParseManifest(path, text)
+}
+
+// readAll reads a whole file of at most limit bytes.
+func readAll(fsys replace.FS, path string, limit int64) (text []byte, err error) {
+	file, err := fsys.OpenFile(path, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > limit {
+		return nil, &CorruptError{Path: path, Offset: limit, Reason: fmt.Sprintf("the file is %d bytes long", info.Size())}
+	}
+	text = make([]byte, info.Size())
+	if _, err := file.ReadAt(text, 0); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return text, nil
+}
+
+// writeManifest replaces MANIFEST.
+func writeManifest(fsys replace.FS, dir string, m *segment.Manifest) error {
+	return replace.WriteFile(filepath.Join(dir, manifestName), m.Append(nil), replace.On(fsys))
+}
+
+// newManifest is that of a store in which nothing is yet.
+func newManifest(clock int64) (segment.Manifest, error) {
+	id := make([]byte, 16)
+	if _, err := rand.Read(id); err != nil {
+		return segment.Manifest{}, err
+	}
+	return segment.Manifest{Store: hex.EncodeToString(id), Next: 1, Seq: 1, History: 1, Clock: clock}, nil
+}
+
+// listing is what lies in a store's directory.
+type listing struct {
+	segments   []uint64 // by number
+	manifest   bool
+	temps      []string // unfinished files of MANIFEST
+	foreign    []string // everything that annals did not make
+	quarantine bool
+	greatest   uint64 // the greatest segment number, in quarantine too
+}
+
+func listDir(fsys replace.FS, dir string) (listing, error) {
+	var l listing
+	entries, err := fsys.ReadDir(dir)
+	if err != nil {
+		return l, err
+	}
+	for _, e := range entries {
+		name := e.Name()
+		n, isSegment := segment.ParseName(name)
+		switch {
+		case isSegment:
+			l.segments = append(l.segments, n)
+			l.greatest = max(l.greatest, n)
+		case name == manifestName:
+			l.manifest = true
+		case name == lockName || name == indexName:
+		case name == quarantineName:
+			l.quarantine = true
+		case replace.IsTempOf(name, manifestName) || replace.IsTempOf(name, indexName):
+			l.temps = append(l.temps, name)
+		default:
+			l.foreign = append(l.foreign, name)
+		}
+	}
+	if !l.quarantine {
+		return l, nil
+	}
+	kept, err := fsys.ReadDir(filepath.Join(dir, quarantineName))
+	for _, e := range kept {
+		digits, _, _ := strings.Cut(e.Name(), "-")
+		if n, err := strconv.ParseUint(digits, 10, 63); err == nil {
+			l.greatest = max(l.greatest, n)
+		}
+	}
+	return l, err
+}
+
+// missing judges a directory without MANIFEST: nil if it is, or can become, a new
+// store.
+func (l *listing) missing(dir string) error {
+	switch {
+	case len(l.segments) > 0:
+		return &CorruptError{Path: filepath.Join(dir, manifestName), Reason: "the file is missing beside segments; annals repair can rebuild it"}
+	case len(l.foreign) > 0:
+		return fmt.Errorf("%w: %q holds other files, %q among them", ErrNotStore, dir, l.foreign[0])
+	case l.quarantine:
+		return fmt.Errorf("%w: %q holds a quarantine but no MANIFEST", ErrNotStore, dir)
+	}
+	return nil
+}
+
+// unlisted returns the segments that m does not list.
+func (l *listing) unlisted(m *segment.Manifest) []uint64 {
+	return slices.DeleteFunc(slices.Clone(l.segments), func(n uint64) bool {
+		return n == m.Open || slices.ContainsFunc(m.Sealed, func(f segment.Footer) bool { return f.Segment == n })
+	})
+}
+
+// leftover is an unlisted segment that an interrupted job has left.
+type leftover struct {
+	path   string
+	copied bool // it is a copy of the open segment: an earlier recovery did not finish
+}
+
+// judgeUnlisted looks at an unlisted segment before anything is changed. If it
+// has its whole header, is not made from others, and holds a record that MANIFEST
+// says does not exist yet, then MANIFEST is older than the log: corruption.
+// Everything else is a leftover: compaction's inputs and outputs, recovery's
+// copies, a next segment that never got a record.
+func judgeUnlisted(fsys replace.FS, dir string, number uint64, m *segment.Manifest) (left leftover, err error) {
+	left.path = filepath.Join(dir, segment.Name(number))
+	file, err := fsys.OpenFile(left.path, os.O_RDONLY, 0)
+	if err != nil {
+		return left, err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	info, err := file.Stat()
+	if err != nil {
+		return left, err
+	}
+	h, _, err := segment.ReadHeader(file, info.Size(), left.path)
+	switch {
+	case errors.Is(err, ErrCorrupt):
+		return left, nil
+	case err != nil:
+		return left, err
+	case h.From != nil:
+		left.copied = m.Open != 0 && h.MadeFrom(m.Open)
+		return left, nil
+	}
+	scan := segment.NewScanner(file, 0, info.Size())
+	for scan.Scan() {
+		if l := scan.Line(); l.Kind == segment.RecordLine && l.View.Seq >= m.Seq {
+			return left, &CorruptError{
+				Path: filepath.Join(dir, manifestName), FirstSeq: m.Seq, LastSeq: l.View.Seq,
+				Reason: fmt.Sprintf("it is older than the log: segment %d, which it does not list, holds record %d; annals repair can rebuild it", number, l.View.Seq),
+			}
+		}
+	}
+	return left, scan.Err()
+}
+
+// storeExists tells whether dir holds a store, and refuses what can't become one.
+func storeExists(fsys replace.FS, dir string) (bool, error) {
+	info, err := fsys.Lstat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if info.Mode().IsRegular() {
+		return false, fmt.Errorf("%w: %q is a file, a store is a directory", ErrNotStore, dir)
+	}
+	l, err := listDir(fsys, dir)
+	if err != nil || l.manifest {
+		return l.manifest, err
+	}
+	return false, l.missing(dir)
+}
+
+// errNoStore is what a reader gets where a writer would make a store.
+func errNoStore(dir string) error {
+	return fmt.Errorf("%w: %q does not exist or is empty", ErrNotStore, dir)
+}

@@ -1,0 +1,53 @@
+package annals
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/annalsdb/annals/segment"
+)
+
+// manifestState is the present MANIFEST of an open store.
+type manifestState struct {
+	next atomic.Uint64 // the number of the next new segment
+
+	mu sync.Mutex
+	segment.Manifest
+}
+
+// change replaces MANIFEST by one that edit has changed. After an error it is as
+// it was, unless that is a *replace.SyncError.
+func (ms *manifestState) change(s *Store, edit func(*segment.Manifest)) error {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	m := ms.Manifest
+	m.Sealed = slices.Clone(m.Sealed)
+	edit(&m)
+	m.Generation++
+	m.Next = ms.next.Load()
+	m.Clock = s.clock.now()
+	if err := writeManifest(s.opts.FS, s.dir, &m); err != nil {
+		return err
+	}
+	ms.Manifest = m
+	s.lock.publish(generationAt, m.Generation)
+	return nil
+}
+
+// copy returns the present MANIFEST.
+func (ms *manifestState) copy() segment.Manifest {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	m := ms.Manifest
+	m.Sealed = slices.Clone(m.Sealed)
+	return m
+}
+
+// insertFooter keeps footers in the order of their segments' numbers.
+func insertFooter(sealed []segment.Footer, f segment.Footer) []segment.Footer {
+	i, _ := slices.BinarySearchFunc(sealed, f.Segment, func(f segment.Footer, n uint64) int {
+		return int(int64(f.Segment) - int64(n))
+	})
+	return slices.Insert(sealed, i, f)
+}

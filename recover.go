@@ -1,0 +1,399 @@
+package annals
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/annalsdb/annals/compact"
+	"github.com/annalsdb/annals/index"
+	"github.com/annalsdb/annals/replace"
+	"github.com/annalsdb/annals/segment"
+)
+
+// opening is a store on the way from a directory to something that can be
+// served. The phases, in this order, first only look and then act:
+//
+//	find      MANIFEST, or that the store is new
+//	judge     unlisted files
+//	examine   the open segment of a store that was not closed
+//	replay    the sealed segments into the index
+//	recover   quarantine the tail, rewrite the good part as a sealed segment, MANIFEST
+//	tidy      remove leftovers
+//
+// A refusal comes before anything is changed. A crash in recover or tidy is found
+// by the next Open as the crash before was: MANIFEST is replaced once, and what was
+// made before that is not listed.
+type opening struct {
+	opts Options
+	dir  string
+
+	manifest segment.Manifest
+	fresh    bool
+	left     []leftover
+	temps    []string
+	verdict  segment.Verdict // of the open segment, if there is one
+	clock    *clock
+	builder  *index.Builder
+	files    []*segmentFile
+	damage   []*CorruptError
+	report   RecoveryReport
+}
+
+func (o *opening) fs() replace.FS { return o.opts.FS }
+
+func (o *opening) path(segmentNumber uint64) string {
+	return filepath.Join(o.dir, segment.Name(segmentNumber))
+}
+
+// look does the phases that change nothing.
+func (o *opening) look() error {
+	if err := o.find(); err != nil {
+		return err
+	}
+	if o.manifest.Open != 0 {
+		if err := o.examine(); err != nil {
+			return err
+		}
+	}
+	o.startClock()
+	return o.replay()
+}
+
+// find reads MANIFEST and judges what it does not list.
+func (o *opening) find() error {
+	l, err := listDir(o.fs(), o.dir)
+	if err != nil {
+		return err
+	}
+	if !l.manifest {
+		o.fresh = true
+		if err := l.missing(o.dir); err != nil {
+			return err
+		}
+		o.manifest, err = newManifest(o.opts.Now().UnixMicro())
+		o.temps = l.temps
+		return err
+	}
+	if o.manifest, err = readManifest(o.fs(), o.dir); err != nil {
+		return err
+	}
+	o.manifest.Next = max(o.manifest.Next, l.greatest+1)
+	o.temps = l.temps
+	for _, n := range l.unlisted(&o.manifest) {
+		left, err := judgeUnlisted(o.fs(), o.dir, n, &o.manifest)
+		if err != nil {
+			return err
+		}
+		o.left = append(o.left, left)
+	}
+	return nil
+}
+
+// examine finds the good part of the open segment.
+func (o *opening) examine() (err error) {
+	file, size, err := o.open(o.manifest.Open)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	o.verdict, err = segment.Examine(file, size, o.path(o.manifest.Open), o.manifest.Store, o.manifest.Open)
+	if err == nil && o.verdict.Header.First != o.manifest.Seq {
+		err = &CorruptError{Path: o.path(o.manifest.Open), Reason: fmt.Sprintf("it begins with record %d, MANIFEST says %d", o.verdict.Header.First, o.manifest.Seq)}
+	}
+	return err
+}
+
+// open opens a segment that MANIFEST lists.
+func (o *opening) open(number uint64) (replace.File, int64, error) {
+	file, err := o.fs().OpenFile(o.path(number), os.O_RDONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, &CorruptError{Path: o.path(number), Reason: "MANIFEST lists this segment, and the file is missing"}
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return nil, 0, errors.Join(err, file.Close())
+	}
+	return file, info.Size(), nil
+}
+
+// startClock sets the store's time from all that was recorded.
+func (o *opening) startClock() {
+	recorded := max(o.manifest.Clock, o.verdict.Clock)
+	now := o.opts.Now().UnixMicro()
+	if ahead := time.Duration(recorded-now) * time.Microsecond; ahead > time.Hour {
+		o.report.ClockAhead = ahead.Round(time.Second).String()
+	}
+	if o.opts.ResetClock {
+		recorded = now
+	}
+	o.clock = newClock(o.opts.Now, recorded)
+}
+
+// replay reads the sealed segments into the index.
+func (o *opening) replay() error {
+	o.builder = index.NewBuilder()
+	for i := range o.manifest.Sealed {
+		if err := o.replaySealed(&o.manifest.Sealed[i]); err != nil {
+			o.closeFiles()
+			return err
+		}
+	}
+	return nil
+}
+
+// replaySealed reads one sealed segment. Damage in one that may hold keys refuses
+// the store: the newest value of any key might be there.
+func (o *opening) replaySealed(f *segment.Footer) error {
+	file, size, err := o.open(f.Segment)
+	if err != nil {
+		return err
+	}
+	path := o.path(f.Segment)
+	o.files = append(o.files, &segmentFile{number: f.Segment, path: path, ReaderAt: file, Closer: file})
+	h, _, err := segment.ReadHeader(file, size, path)
+	if err != nil {
+		return err
+	}
+	problems, err := segment.CheckSealed(file, size, path, o.manifest.Store, *f, func(l *segment.Line) error {
+		return o.add(f.Segment, l, h.Order != segment.ByKey)
+	})
+	if err != nil {
+		return err
+	}
+	if len(problems) > 0 && h.HoldsKeys() {
+		return problems[0]
+	}
+	o.damage = append(o.damage, problems...)
+	return nil
+}
+
+// add takes a record into the index.
+func (o *opening) add(number uint64, l *segment.Line, inOrder bool) error {
+	o.report.Replayed++
+	c := change(&l.View, number, l.Offset, int(l.Size))
+	o.builder.Add(&c, inOrder)
+	return nil
+}
+
+// change is a record as the index takes it.
+func change(v *segment.View, number uint64, offset int64, size int) index.Change {
+	return index.Change{
+		Op: ops[v.Kind], Name: v.Name(), Seq: v.Seq, Expires: v.Expires, At: v.At,
+		Pos: index.Pos{Segment: number, Offset: uint32(offset), Len: uint32(size)},
+	}
+}
+
+var ops = map[segment.Kind]index.Op{segment.Put: index.Put, segment.Delete: index.Delete, segment.Sample: index.Sample}
+
+func (o *opening) closeFiles() {
+	for _, f := range o.files {
+		f.Close()
+	}
+}
+
+// act does the phases that change the directory.
+func (o *opening) act() error {
+	switch {
+	case o.fresh:
+		return o.install()
+	case o.manifest.Open != 0:
+		o.report.Segment = o.manifest.Open
+		return o.recover()
+	}
+	o.report.Clean = true
+	if len(o.left) == 0 && len(o.temps) == 0 && !o.opts.ResetClock {
+		return nil
+	}
+	// A leftover may be listed by an older MANIFEST that a crash would bring back:
+	// the rename of the one that we have read may be in the cache only.
+	if err := o.install(); err != nil {
+		return err
+	}
+	return o.tidy()
+}
+
+// recover makes of the open segment's good part a sealed one. Its bytes are
+// copied, not just synced: after a failed sync the cache can show bytes that are
+// not on disk, and syncing them again would do nothing.
+func (o *opening) recover() (err error) {
+	for _, left := range o.left { // they only take room that we may need
+		if left.copied {
+			if err := o.remove(left.path); err != nil {
+				return err
+			}
+		}
+	}
+	old := o.manifest.Open
+	file, _, err := o.open(old)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if tail := o.verdict.Tail; tail != nil {
+		if err := o.quarantine(file, tail); err != nil {
+			return err
+		}
+	}
+	undo, err := o.rewrite(file)
+	if err != nil {
+		return err
+	}
+	o.manifest.Open = 0
+	o.manifest.Seq = max(o.manifest.Seq, o.verdict.MaxSeq+1)
+	if err := o.install(); err != nil {
+		var unsynced *replace.SyncError
+		if !errors.As(err, &unsynced) { // else it may be listed already
+			err = errors.Join(err, undo())
+		}
+		return err
+	}
+	o.left = append(o.left, leftover{path: o.path(old)})
+	return o.tidy()
+}
+
+// quarantine keeps a copy of the tail before it is cut off. Made again after a
+// crash it is the same file.
+func (o *opening) quarantine(file replace.File, tail *segment.Tail) error {
+	dir := filepath.Join(o.dir, quarantineName)
+	if err := replace.MkdirAll(o.fs(), dir, 0o700); err != nil {
+		return err
+	}
+	path := filepath.Join(dir, fmt.Sprintf("%020d-%d.tail", o.manifest.Open, tail.Offset))
+	p, err := replace.Begin(path, replace.On(o.fs()))
+	if err != nil {
+		return err
+	}
+	defer p.Discard()
+	if _, err := io.Copy(p, io.NewSectionReader(file, tail.Offset, tail.Bytes)); err != nil {
+		return err
+	}
+	o.report.Quarantined = append(o.report.Quarantined, Quarantined{
+		Path: path, Segment: o.manifest.Open, Offset: tail.Offset, Bytes: tail.Bytes, Reason: tail.Reason,
+	})
+	return p.Commit()
+}
+
+// rewrite copies the good part to a sealed segment under a new number and takes
+// it into the index. undo removes it.
+func (o *opening) rewrite(file replace.File) (undo func() error, err error) {
+	o.report.Records, o.report.LastSeq = o.verdict.Records, o.verdict.Last
+	if o.verdict.Records == 0 {
+		return func() error { return nil }, nil
+	}
+	number := o.manifest.Next
+	o.manifest.Next++
+	w, err := copySealed(o.fs(), o.dir, file, &o.verdict.Header, number, o.verdict.End, o.verdict.Last)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.fs().SyncDir(o.dir); err != nil {
+		return nil, errors.Join(err, w.discard())
+	}
+	if err := o.replaySealed(&w.footer); err != nil {
+		return nil, errors.Join(err, w.discard())
+	}
+	o.report.Rewritten = number
+	o.manifest.Sealed = append(o.manifest.Sealed, w.footer)
+	return w.discard, nil
+}
+
+// sealedCopy is a sealed copy of the good part of an open segment.
+type sealedCopy struct {
+	footer  segment.Footer
+	discard func() error
+}
+
+// copySealed copies the records of an open segment up to offset end and number
+// last, byte for byte and without marks, to a new sealed segment in dir.
+func copySealed(fsys replace.FS, dir string, from io.ReaderAt, old *segment.Header, number uint64, end int64, last uint64) (_ *sealedCopy, err error) {
+	h := segment.Header{Store: old.Store, Segment: number, First: old.First, From: []uint64{old.Segment}}
+	w, err := compact.NewWriter(fsys, dir, h)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.Discard())
+		}
+	}()
+	scan := segment.NewScanner(from, 0, end)
+	for scan.Scan() {
+		if l := scan.Line(); l.Kind == segment.RecordLine && l.View.Seq <= last {
+			if _, err := w.Add(l.View.Seq, l.Bytes); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := scan.Err(); err != nil {
+		return nil, err
+	}
+	footer, err := w.Finish()
+	return &sealedCopy{footer: footer, discard: w.Discard}, err
+}
+
+// install replaces MANIFEST.
+func (o *opening) install() error {
+	o.manifest.Generation++
+	o.manifest.Clock = o.clock.now()
+	return writeManifest(o.fs(), o.dir, &o.manifest)
+}
+
+// tidy removes leftovers.
+func (o *opening) tidy() error {
+	for _, left := range o.left {
+		if err := o.remove(left.path); err != nil {
+			return err
+		}
+	}
+	for _, name := range o.temps {
+		if err := o.remove(filepath.Join(o.dir, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove takes a leftover away; that an earlier step did so already is fine.
+func (o *opening) remove(path string) error {
+	err := o.fs().Remove(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		o.report.Removed = append(o.report.Removed, filepath.Base(path))
+	}
+	return err
+}
+
+// copyFile copies size bytes to a new file, durable but for its name.
+func copyFile(ctx context.Context, fsys replace.FS, from io.ReaderAt, size int64, path string) (err error) {
+	file, err := fsys.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	buf := make([]byte, min(size, 1<<20))
+	for off := int64(0); off < size; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := from.ReadAt(buf[:min(int64(len(buf)), size-off)], off)
+		if n == 0 {
+			return fmt.Errorf("annals: copying to %q at offset %d: %w", path, off, err)
+		}
+		if _, err := file.WriteAt(buf[:n], off); err != nil {
+			return err
+		}
+		off += int64(n)
+	}
+	return file.Sync()
+}

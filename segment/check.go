@@ -1,0 +1,188 @@
+package segment
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"slices"
+)
+
+// maxProblems bounds what one segment adds to a report.
+const maxProblems = 1000
+
+// CheckSealed reads a sealed segment, r of the given size, from end to end and
+// holds it against what MANIFEST says of it. It calls visit, if that is not nil,
+// with each valid record line, and stops at its error. It returns all the
+// damage; the error is one of reading or of visit. A run of bad lines is one
+// problem.
+func CheckSealed(r io.ReaderAt, size int64, path, store string, want Footer, visit func(*Line) error) ([]*CorruptError, error) {
+	c := checker{path: path, want: want, visit: visit}
+	h, line, err := ReadHeader(r, size, path)
+	if damage, ok := err.(*CorruptError); ok {
+		return []*CorruptError{damage}, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("%q: %w", path, err)
+	}
+	if damage, ok := h.belongs(path, store, want.Segment).(*CorruptError); ok {
+		return []*CorruptError{damage}, nil
+	}
+	c.begin(h, line)
+	if size != want.Size() {
+		c.report(min(size, want.Size()), fmt.Errorf("the file is %d bytes long, MANIFEST says %d", size, want.Size()))
+	}
+	s := NewScanner(r, line.End(), size)
+	for s.Scan() {
+		if err := c.take(s.Line()); err != nil {
+			return c.problems, err
+		}
+	}
+	if s.Err() != nil {
+		return c.problems, fmt.Errorf("%q: %w", path, s.Err())
+	}
+	c.end(size)
+	return c.problems, nil
+}
+
+// checker holds the state of CheckSealed between two lines.
+type checker struct {
+	path  string
+	want  Footer
+	visit func(*Line) error
+
+	header   Header
+	got      Footer
+	next     uint64        // in a segment without gaps, the seq that must come
+	last     uint64        // the seq of the latest record
+	inCommit bool          // the latest record had "more"
+	ended    bool          // the footer was read
+	open     *CorruptError // the run of bad lines that has not ended
+	problems []*CorruptError
+}
+
+func (c *checker) begin(h Header, l *Line) {
+	c.header, c.next = h, h.First
+	c.got = Footer{Segment: h.Segment, Bytes: l.End(), CRC: Checksum(0, l.Bytes)}
+}
+
+func (c *checker) report(offset int64, reason error) *CorruptError {
+	e := &CorruptError{Path: c.path, Offset: offset, Reason: reason.Error()}
+	switch len(c.problems) {
+	case maxProblems:
+	case maxProblems - 1:
+		e.Reason += fmt.Sprintf("; more than %d problems, the rest is not listed", maxProblems)
+		fallthrough
+	default:
+		c.problems = append(c.problems, e)
+	}
+	return e
+}
+
+// bad begins or goes on with a run of bad lines.
+func (c *checker) bad(offset int64, reason error) {
+	if c.open == nil {
+		c.open = c.report(offset, reason)
+	}
+}
+
+func (c *checker) take(l *Line) error {
+	if c.ended {
+		c.bad(l.Offset, errAfter)
+		return nil
+	}
+	switch l.Kind {
+	case RecordLine:
+		if err := c.record(l); err != nil {
+			return err
+		}
+	case MarkLine:
+		c.open = nil
+		if c.inCommit || c.header.Compacted() {
+			c.report(l.Offset, errUnexpected)
+		}
+	case FooterLine:
+		c.footer(l)
+		return nil
+	case BlankLine:
+		c.bad(l.Offset, errBlank)
+	case HeaderLine:
+		c.bad(l.Offset, errUnexpected)
+	default:
+		c.bad(l.Offset, l.Reason)
+	}
+	c.got.CRC = Checksum(c.got.CRC, l.Bytes)
+	c.got.Bytes = l.End()
+	return nil
+}
+
+func (c *checker) record(l *Line) error {
+	v := &l.View
+	if !c.header.Compacted() {
+		c.sequence(l.Offset, v.Seq)
+		c.inCommit = v.More
+	} else if c.header.Order == BySeq && v.Seq <= c.last {
+		c.report(l.Offset, fmt.Errorf("sequence number %d behind %d", v.Seq, c.last))
+	}
+	c.open = nil
+	c.last = v.Seq
+	if c.got.Records == 0 {
+		c.got.First = v.Seq
+	}
+	c.got.First = min(c.got.First, v.Seq)
+	c.got.Last = max(c.got.Last, v.Seq)
+	c.got.Records++
+	if c.visit != nil {
+		return c.visit(l)
+	}
+	return nil
+}
+
+// sequence checks that seq is the one that must come, and gives the bad lines
+// before it, or the gap, the range of numbers that is missing.
+func (c *checker) sequence(offset int64, seq uint64) {
+	if seq != c.next {
+		if c.open == nil {
+			c.open = c.report(offset, errSeq)
+		}
+		if seq > c.next {
+			c.open.FirstSeq, c.open.LastSeq = c.next, seq-1
+		}
+	}
+	c.next = max(c.next, seq+1)
+}
+
+func (c *checker) footer(l *Line) {
+	c.ended = true
+	if c.inCommit {
+		c.report(l.Offset, errInCommit)
+	}
+	c.lose()
+	if !bytes.Equal(l.Bytes, c.want.AppendLine(nil)) {
+		c.report(l.Offset, fmt.Errorf("the footer is not the one that MANIFEST lists"))
+	}
+}
+
+// lose gives a run of bad lines that nothing follows the numbers up to the end.
+func (c *checker) lose() {
+	if c.open != nil && !c.header.Compacted() && c.next <= c.want.Last {
+		c.open.FirstSeq, c.open.LastSeq = c.next, c.want.Last
+	}
+	c.open = nil
+}
+
+// end compares the sums when the last line was read.
+func (c *checker) end(size int64) {
+	if !c.ended {
+		c.bad(size, fmt.Errorf("the footer is missing"))
+		c.lose()
+	}
+	if len(c.problems) == 0 && c.got != c.want {
+		c.report(0, fmt.Errorf("counts or checksum of the whole file differ from MANIFEST: found %+v, listed %+v", c.got, c.want))
+	}
+}
+
+// HoldsKeys tells whether a segment with this header may hold puts and deletes, so
+// that damage in it can hide the newest value of a key.
+func (h *Header) HoldsKeys() bool { return h.Order != BySeq }
+
+// MadeFrom tells whether the segment is a copy of segment n.
+func (h *Header) MadeFrom(n uint64) bool { return slices.Contains(h.From, n) }

@@ -1,0 +1,209 @@
+package segment
+
+import (
+	"bytes"
+	"errors"
+	"io"
+)
+
+// LineKind tells the lines of a segment apart.
+type LineKind uint8
+
+// The kinds of lines.
+const (
+	BadLine    LineKind = iota // not a valid line; see Line.Reason
+	BlankLine                  // a newline alone: padding
+	HeaderLine                 // see Line.Header
+	RecordLine                 // see Line.View
+	MarkLine                   // see Line.Mark
+	FooterLine                 // see Line.Footer
+)
+
+// Line is one line of a segment. What it holds is valid until the next one is
+// read.
+type Line struct {
+	Kind   LineKind
+	Offset int64  // of its first byte in the file
+	Bytes  []byte // the whole line with its newline; nil if it is longer than MaxLine
+	Size   int64  // its length with the newline
+	Reason error  // why a BadLine is bad
+
+	View   View
+	Mark   Mark
+	Header Header
+	Footer Footer
+}
+
+// End is the offset behind the line.
+func (l *Line) End() int64 { return l.Offset + l.Size }
+
+// Scanner reads the lines of a part of a file, good and bad: after a bad line it
+// goes on behind the next newline. It holds one line in memory and never more
+// than MaxLine.
+type Scanner struct {
+	r        io.ReaderAt
+	next     int64 // offset of the first byte not yet in buf
+	end      int64
+	buf      []byte // unread bytes are buf[pos:]
+	pos      int
+	line     Line
+	err      error
+	searched int // buf[pos:pos+searched] holds no newline
+}
+
+// scanChunk is how much is read at a time.
+const scanChunk = 256 << 10
+
+// NewScanner reads the bytes from offset from to offset to.
+func NewScanner(r io.ReaderAt, from, to int64) *Scanner {
+	return &Scanner{r: r, next: from, end: to}
+}
+
+// Scan reads the next line and tells whether there was one. It returns false at
+// the end and after an error.
+func (s *Scanner) Scan() bool {
+	raw, size, ok := s.raw()
+	if !ok {
+		return false
+	}
+	offset := s.next - int64(len(s.buf)-s.pos) - size
+	s.line = Line{Offset: offset, Bytes: raw, Size: size}
+	if raw == nil {
+		s.line.Reason = errLong
+		return true
+	}
+	s.line.classify()
+	return true
+}
+
+// Line returns the line that Scan read.
+func (s *Scanner) Line() *Line { return &s.line }
+
+// Err returns the read error that ended the scan. A file that ends before the
+// asked for end is io.ErrUnexpectedEOF.
+func (s *Scanner) Err() error { return s.err }
+
+// raw returns the bytes up to the next newline, included, or up to the end; nil
+// for a line above MaxLine, of which only the size is known.
+func (s *Scanner) raw() (line []byte, size int64, ok bool) {
+	skipped := int64(0)
+	for {
+		unread := s.buf[s.pos:]
+		if i := bytes.IndexByte(unread[s.searched:], '\n'); i >= 0 {
+			n := s.searched + i + 1
+			s.pos += n
+			s.searched = 0
+			if skipped > 0 || n > MaxLine {
+				return nil, skipped + int64(n), true
+			}
+			return unread[:n:n], int64(n), true
+		}
+		s.searched = len(unread)
+		if len(unread) > MaxLine { // drop what cannot be a line any more
+			skipped += int64(len(unread))
+			s.pos, s.searched = len(s.buf), 0
+		}
+		more, err := s.fill()
+		if err != nil {
+			s.err = err
+			return nil, 0, false
+		}
+		if !more {
+			rest := s.buf[s.pos:]
+			s.pos, s.searched = len(s.buf), 0
+			size = skipped + int64(len(rest))
+			if skipped > 0 {
+				rest = nil
+			}
+			return rest, size, size > 0
+		}
+	}
+}
+
+// fill reads the next chunk behind the unread bytes. The buffer doubles as bytes
+// really arrive, never by what a file claims.
+func (s *Scanner) fill() (more bool, err error) {
+	want := min(s.end-s.next, scanChunk)
+	if want <= 0 {
+		return false, nil
+	}
+	unread := copy(s.buf, s.buf[s.pos:])
+	s.buf, s.pos = s.buf[:unread], 0
+	if need := unread + int(want); need > cap(s.buf) {
+		grown := make([]byte, unread, max(need, 2*cap(s.buf)))
+		copy(grown, s.buf)
+		s.buf = grown
+	}
+	n, err := s.r.ReadAt(s.buf[unread:unread+int(want)], s.next)
+	s.buf = s.buf[:unread+n]
+	s.next += int64(n)
+	switch {
+	case n == int(want):
+		return true, nil
+	case err == nil || errors.Is(err, io.EOF):
+		return false, io.ErrUnexpectedEOF
+	}
+	return false, err
+}
+
+// classify finds out what the line is.
+func (l *Line) classify() {
+	n := len(l.Bytes) - 1
+	if l.Bytes[n] != '\n' {
+		l.Reason = errNoNewline
+		return
+	}
+	if n == 0 {
+		l.Kind = BlankLine
+		return
+	}
+	object, err := checkLine(l.Bytes[:n])
+	if err == nil {
+		err = l.decode(object)
+	}
+	if err != nil {
+		l.Kind, l.Reason = BadLine, err
+	}
+}
+
+func (l *Line) decode(object []byte) (err error) {
+	switch {
+	case bytes.HasPrefix(object, []byte(`{"seq":`)):
+		l.Kind = RecordLine
+		l.View, err = decodeRecord(object)
+	case bytes.HasPrefix(object, []byte(`{"dur":`)):
+		l.Kind = MarkLine
+		l.Mark, err = parseMark(object)
+	case bytes.HasPrefix(object, []byte(`{"annals":`)):
+		l.Kind = HeaderLine
+		l.Header, err = parseHeader(object)
+	case bytes.HasPrefix(object, []byte(`{"sealed":`)):
+		l.Kind = FooterLine
+		l.Footer, err = parseFooter(object)
+	default:
+		err = errObject
+	}
+	return err
+}
+
+// ReadHeader reads the header of the segment that r is, of the given size. A
+// missing or bad one is a *CorruptError, a newer one wraps ErrNewerFormat.
+func ReadHeader(r io.ReaderAt, size int64, path string) (Header, *Line, error) {
+	s := NewScanner(r, 0, size)
+	if !s.Scan() {
+		if s.Err() != nil {
+			return Header{}, nil, s.Err()
+		}
+		return Header{}, nil, &CorruptError{Path: path, Reason: "file is empty, the header is missing"}
+	}
+	l := s.Line()
+	switch {
+	case l.Kind == HeaderLine:
+		return l.Header, l, nil
+	case errors.Is(l.Reason, ErrNewerFormat):
+		return Header{}, nil, l.Reason
+	case l.Reason != nil:
+		return Header{}, nil, &CorruptError{Path: path, Reason: "header: " + l.Reason.Error()}
+	}
+	return Header{}, nil, &CorruptError{Path: path, Reason: "the first line is not a header"}
+}

@@ -1,0 +1,196 @@
+package segment
+
+import (
+	"bytes"
+	"encoding/base64"
+	"math"
+	"strconv"
+	"unicode/utf8"
+)
+
+const hexDigits = "0123456789abcdef"
+
+// escapes holds, for each byte that a JSON string must escape, how: the letter
+// behind the backslash, 'u' for \u00xx, 0 for a byte that stands for itself.
+var escapes = func() (t [256]byte) {
+	for c := range 0x20 {
+		t[c] = 'u'
+	}
+	t['\b'], t['\f'], t['\n'], t['\r'], t['\t'] = 'b', 'f', 'n', 'r', 't'
+	t['"'], t['\\'] = '"', '\\'
+	return t
+}()
+
+// unescapes is the way back: for the letter behind a backslash the byte.
+var unescapes = [256]byte{'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t', '"': '"', '\\': '\\'}
+
+// appendString appends s, which must be UTF-8, as a JSON string.
+func appendString[S string | []byte](dst []byte, s S) []byte {
+	dst = append(dst, '"')
+	start := 0
+	for i := range len(s) {
+		e := escapes[s[i]]
+		if e == 0 {
+			continue
+		}
+		dst = append(dst, s[start:i]...)
+		if e == 'u' {
+			dst = append(dst, '\\', 'u', '0', '0', hexDigits[s[i]>>4], hexDigits[s[i]&15])
+		} else {
+			dst = append(dst, '\\', e)
+		}
+		start = i + 1
+	}
+	dst = append(dst, s[start:]...)
+	return append(dst, '"')
+}
+
+// escapedLen is the length of s between the quotes of appendString.
+func escapedLen(s []byte) int {
+	n := len(s)
+	for _, c := range s {
+		switch escapes[c] {
+		case 0:
+		case 'u':
+			n += 5
+		default:
+			n++
+		}
+	}
+	return n
+}
+
+// scanString returns the length of the string contents at the start of b, up to
+// the closing quote, and whether they hold an escape; -1 if there is no string.
+func scanString(b []byte) (n int, escaped bool) {
+	for i := 0; i < len(b); i++ {
+		switch escapes[b[i]] {
+		case 0:
+			continue
+		case '"':
+			return i, escaped
+		case '\\':
+			escaped = true
+			size := escapeLen(b[i:])
+			if size == 0 {
+				return -1, false
+			}
+			i += size - 1
+		default:
+			return -1, false
+		}
+	}
+	return -1, false
+}
+
+// escapeLen is the length of the escape that b begins with: 2, 6 (\u0000 to
+// \u001f in lower case), or 0 if it is none of those that appendString writes.
+func escapeLen(b []byte) int {
+	switch {
+	case len(b) >= 2 && unescapes[b[1]] != 0:
+		return 2
+	case len(b) >= 6 && b[1] == 'u' && b[2] == '0' && b[3] == '0' &&
+		(b[4] == '0' || b[4] == '1') && hexValue(b[5]) >= 0:
+		return 6
+	}
+	return 0
+}
+
+// appendUnescaped appends the bytes that string contents accepted by scanString
+// stand for.
+func appendUnescaped(dst, s []byte) []byte {
+	for {
+		i := bytes.IndexByte(s, '\\')
+		if i < 0 {
+			return append(dst, s...)
+		}
+		dst = append(dst, s[:i]...)
+		if s[i+1] == 'u' {
+			dst = append(dst, byte(hexValue(s[i+4])<<4|hexValue(s[i+5])))
+			s = s[i+6:]
+		} else {
+			dst = append(dst, unescapes[s[i+1]])
+			s = s[i+2:]
+		}
+	}
+}
+
+// hexValue is the value of a lower-case hex digit, -1 for any other byte.
+// Upper case is refused: bit 5 of a digit a-f is its case, so a lenient reader
+// would not notice when that bit flips.
+func hexValue(c byte) int {
+	switch {
+	case '0' <= c && c <= '9':
+		return int(c - '0')
+	case 'a' <= c && c <= 'f':
+		return int(c-'a') + 10
+	}
+	return -1
+}
+
+// base64Std refuses spare bits that are not zero: one spelling.
+var base64Std = base64.StdEncoding.Strict()
+
+func appendBase64[S string | []byte](dst []byte, s S) []byte {
+	dst = append(dst, '"')
+	dst = base64Std.AppendEncode(dst, []byte(s))
+	return append(dst, '"')
+}
+
+// validBase64 tells whether b is what appendBase64 writes between the quotes.
+func validBase64(b []byte) bool {
+	if len(b)%4 != 0 || bytes.ContainsAny(b, "\r\n") {
+		return false // the decoder would skip line ends
+	}
+	var chunk [3 * 256]byte
+	for len(b) > 0 {
+		n := min(len(b), 4*256)
+		if n < len(b) && b[n-1] == '=' {
+			return false
+		}
+		if _, err := base64Std.Decode(chunk[:], b[:n]); err != nil {
+			return false
+		}
+		b = b[n:]
+	}
+	return true
+}
+
+// MaxSeq is the greatest sequence number, the greatest integer that every JSON
+// reader keeps exactly.
+const MaxSeq = 1<<53 - 1
+
+// MaxTime bounds times: a time in microseconds is above -MaxTime and below it.
+const MaxTime = 1 << 53
+
+// appendTime appends microseconds as seconds with six decimals.
+func appendTime(dst []byte, micros int64) []byte {
+	if micros < 0 {
+		dst = append(dst, '-')
+		micros = -micros
+	}
+	dst = strconv.AppendInt(dst, micros/1e6, 10)
+	frac := micros % 1e6
+	dst = append(dst, '.')
+	for div := int64(1e5); div > 0; div /= 10 {
+		dst = append(dst, '0'+byte(frac/div%10))
+	}
+	return dst
+}
+
+// RoundExpiry turns a time in nanoseconds since 1970 into microseconds, rounded
+// up, so that nothing expires before it was asked to; 0, which means never, is
+// avoided.
+func RoundExpiry(nanos int64) int64 {
+	micros := nanos / 1e3
+	if nanos > 0 && nanos%1e3 != 0 && micros < math.MaxInt64 {
+		micros++
+	}
+	return max(micros, 1)
+}
+
+// IsJSON reports whether v is kept under "val": JSON as RFC 8259 has it, in
+// valid UTF-8, without a byte below 0x20 and nested at most 128 deep.
+func IsJSON(v []byte) bool {
+	return len(v) > 0 && utf8.Valid(v) && validJSON(v)
+}

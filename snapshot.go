@@ -1,0 +1,254 @@
+package annals
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"math"
+	"slices"
+	"sync"
+
+	"github.com/annalsdb/annals/index"
+	"github.com/annalsdb/annals/segment"
+)
+
+// Snapshot is the state of a store at one moment: what has expired, too, is
+// decided by that moment. It is safe for concurrent use and must be closed. Its
+// methods return ErrClosed after that, and after the store was closed.
+type Snapshot struct {
+	core    *core
+	version *version // nil if the store was closed already
+	index   *index.Snapshot
+	now     int64
+
+	mu     sync.RWMutex // held for reading while version is in use
+	closed bool
+}
+
+// Seq is the number of the newest record in the snapshot. Watch from Seq()+1
+// gives what came after it.
+func (s *Snapshot) Seq() uint64 {
+	if s.version == nil {
+		return 0
+	}
+	return s.index.Last()
+}
+
+// Close lets go of the segments that only this snapshot needs. Closing twice
+// does nothing.
+func (s *Snapshot) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed && s.version != nil {
+		s.version.release()
+	}
+	s.closed = true
+	return nil
+}
+
+// usable takes the lock for reading if the snapshot can be read.
+func (s *Snapshot) usable() bool {
+	s.mu.RLock()
+	if s.closed || s.version == nil || s.core.isClosed() {
+		s.mu.RUnlock()
+		return false
+	}
+	return true
+}
+
+func (s *Snapshot) hidden(e index.Entry) bool { return e.Expires != 0 && s.now >= e.Expires }
+
+// Get returns the value of a key, or ErrNotFound. The slice is the caller's.
+func (s *Snapshot) Get(key string) ([]byte, error) {
+	e, err := s.Lookup(key)
+	return e.Value, err
+}
+
+// Lookup returns the value of a key with its sequence number and expiry, or
+// ErrNotFound.
+func (s *Snapshot) Lookup(key string) (Entry, error) {
+	if !s.usable() {
+		return Entry{}, ErrClosed
+	}
+	defer s.mu.RUnlock()
+	e, ok := s.index.Get(key)
+	if !ok || s.hidden(e) {
+		return Entry{}, fmt.Errorf("%w: key %q", ErrNotFound, key)
+	}
+	return s.core.read(s.version.byID[e.Segment], e)
+}
+
+// bounds gives the range as two keys, the second not included and "" for none;
+// empty is true if no key can be in it.
+func (r Range) bounds() (from, to string, empty bool) {
+	from, to = r.From, r.To
+	if r.Prefix != "" {
+		from = max(from, r.Prefix)
+		if end := index.PrefixEnd(r.Prefix); end != "" && (to == "" || end < to) {
+			to = end
+		}
+	}
+	return from, to, to != "" && from >= to
+}
+
+// Scan yields the keys of a range with their values. A value that can't be read
+// is yielded as an error with the entry's Key, and the loop may go on behind it.
+func (s *Snapshot) Scan(r Range) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		from, to, empty := r.bounds()
+		if s.index == nil {
+			yield(Entry{}, ErrClosed)
+			return
+		}
+		if empty {
+			return
+		}
+		count := 0
+		for e := range s.index.Range(from, to, r.Reverse) {
+			if s.hidden(e) {
+				continue
+			}
+			entry, err := s.entry(e, r.KeysOnly)
+			count++
+			if !yield(entry, err) || err == ErrClosed || count == r.Limit {
+				return
+			}
+		}
+	}
+}
+
+// entry reads the entry's value, if it is wanted.
+func (s *Snapshot) entry(e index.Entry, keyOnly bool) (Entry, error) {
+	if !s.usable() {
+		return Entry{}, ErrClosed
+	}
+	defer s.mu.RUnlock()
+	if keyOnly {
+		return Entry{Key: e.Key, Seq: e.Seq, Expires: timeOf(e.Expires)}, nil
+	}
+	entry, err := s.core.read(s.version.byID[e.Segment], e)
+	if err != nil {
+		entry = Entry{Key: e.Key, Seq: e.Seq}
+	}
+	return entry, err
+}
+
+// span is a Window with every bound filled in; times in microseconds.
+type span struct {
+	first, last  uint64 // both included
+	since, until int64  // until not included
+}
+
+func (w Window) span(newest uint64) span {
+	p := span{first: w.FromSeq, last: newest, since: math.MinInt64, until: math.MaxInt64}
+	if w.ToSeq != 0 {
+		p.last = min(p.last, w.ToSeq)
+	}
+	if !w.Since.IsZero() {
+		p.since = ceilMicros(w.Since.UnixNano())
+	}
+	if !w.Until.IsZero() {
+		p.until = ceilMicros(w.Until.UnixNano())
+	}
+	return p
+}
+
+// ceilMicros rounds up: samples are kept to the microsecond, rounded down, so one
+// is not before a bound iff its time is not before the bound rounded up.
+func ceilMicros(nanos int64) int64 {
+	micros := nanos / 1000
+	if nanos > micros*1000 {
+		micros++
+	}
+	return micros
+}
+
+func (p span) holds(v *segment.View) bool {
+	return v.Seq >= p.first && v.Seq <= p.last && v.At >= p.since && v.At < p.until
+}
+
+// Samples yields the samples of a series in a window. Damage is yielded as an
+// error, and the loop may go on behind it.
+func (s *Snapshot) Samples(series string, w Window) iter.Seq2[Sample, error] {
+	return func(yield func(Sample, error) bool) {
+		if s.index == nil {
+			yield(Sample{}, ErrClosed)
+			return
+		}
+		count := 0
+		p := w.span(s.index.Last())
+		for b := range s.index.Blocks(series, p.first, p.last, p.since, p.until, w.Reverse) {
+			samples, damage := s.block(b, series, p)
+			if w.Reverse {
+				slices.Reverse(samples)
+			}
+			for _, sample := range samples {
+				count++
+				if !yield(sample, nil) || count == w.Limit {
+					return
+				}
+			}
+			if damage != nil && (!yield(Sample{Series: series}, damage) || damage == ErrClosed) {
+				return
+			}
+		}
+	}
+}
+
+// block reads a block and returns the samples of the series in it, and the first
+// damage that it met.
+func (s *Snapshot) block(b index.Block, series string, p span) (samples []Sample, damage error) {
+	if !s.usable() {
+		return nil, ErrClosed
+	}
+	defer s.mu.RUnlock()
+	f := s.version.byID[b.Segment]
+	damage = s.core.lines(f, b.Start, b.End, func(l *segment.Line) error {
+		if v := &l.View; l.Kind == segment.RecordLine && v.Kind == segment.Sample && p.holds(v) && v.NameIs(series) {
+			samples = append(samples, Sample{Series: series, Seq: v.Seq, At: timeOfSample(v.At), Value: v.AppendValue(nil)})
+		}
+		return nil
+	})
+	return samples, damage
+}
+
+// lines calls fn with every good line of a stretch of a segment and returns the
+// first damage, or the first error of fn.
+func (c *core) lines(f *segmentFile, from, to int64, fn func(*segment.Line) error) (damage error) {
+	scan := segment.NewScanner(f, from, to)
+	for scan.Scan() {
+		l := scan.Line()
+		if l.Kind == segment.BadLine {
+			e := &CorruptError{Path: f.path, Offset: l.Offset, Reason: l.Reason.Error()}
+			c.noteDamage(e)
+			if damage == nil {
+				damage = e
+			}
+			continue
+		}
+		if err := fn(l); err != nil {
+			return err
+		}
+	}
+	if err := scan.Err(); err != nil {
+		return errors.Join(damage, fmt.Errorf("annals: reading %q: %w", f.path, err))
+	}
+	return damage
+}
+
+// Series yields all series by name.
+func (s *Snapshot) Series() iter.Seq2[SeriesInfo, error] {
+	return func(yield func(SeriesInfo, error) bool) {
+		if !s.usable() {
+			yield(SeriesInfo{}, ErrClosed)
+			return
+		}
+		all := s.core.index.Series()
+		s.mu.RUnlock()
+		for _, info := range all {
+			if !yield(seriesInfo(info), nil) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,219 @@
+package annals
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/annalsdb/annals/replace"
+	"github.com/annalsdb/annals/segment"
+	"github.com/annalsdb/annals/wal"
+)
+
+// indexName is the checkpoint of the index, a file that this version neither
+// writes nor reads.
+const indexName = "INDEX"
+
+// Store is an open store: the one writer of its directory. It is safe for
+// concurrent use.
+//
+// Locks, outermost first: submit, the log's, pending, manifest.mu, the files' and
+// the index's. None but submit is held while anything waits for a sync, except
+// manifest.mu for that of MANIFEST.
+type Store struct {
+	*core
+	opts     Options
+	lock     *dirLock
+	log      *wal.Log
+	recovery RecoveryReport
+
+	submit   sync.Mutex // held while a write is decided and queued, and while Update's function runs
+	shut     bool       // no more writes; guarded by submit
+	pending  pending    // records that are queued and not yet visible
+	manifest manifestState
+	news     signal // of published and of closing
+
+	compaction compaction
+}
+
+// Open opens the store in directory dir for writing, or makes a new one there if
+// the directory is missing or empty. It fails at once, with ErrLocked, if another
+// writer holds the store. After a crash it recovers what was acknowledged, without
+// asking; Recovery says what it did. Damage to data known to be durable is a
+// *CorruptError, and nothing is changed.
+func Open(dir string, opts *Options) (*Store, error) {
+	o, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, err
+	}
+	begun := time.Now()
+	lock, err := prepareDir(dir, &o)
+	if err != nil {
+		return nil, err
+	}
+	op := &opening{opts: o, dir: dir}
+	if err := op.look(); err != nil {
+		return nil, errors.Join(err, lock.release())
+	}
+	if err := op.act(); err != nil {
+		op.closeFiles()
+		return nil, errors.Join(fmt.Errorf("annals: opening %q: %w", dir, err), lock.release())
+	}
+	op.report.Took = time.Since(begun).Round(time.Microsecond).String()
+	s := newStore(op, lock)
+	o.Logger.Info("annals: opened", "dir", dir, "recovery", s.recovery.String(), "keys", s.index.Len())
+	return s, nil
+}
+
+// prepareDir makes the directory if it is missing and takes its lock, touching
+// nothing that is no store.
+func prepareDir(dir string, o *Options) (*dirLock, error) {
+	exists, err := storeExists(o.FS, dir)
+	if err != nil {
+		return nil, err
+	}
+	if !exists {
+		if err := replace.MkdirAll(o.FS, dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
+	}
+	if err := refuseNetworkFS(dir, o); err != nil {
+		return nil, err
+	}
+	return lockDir(o.FS, dir)
+}
+
+// refuseNetworkFS refuses file systems on which a lock or a sync may not mean
+// what the promises need.
+func refuseNetworkFS(dir string, o *Options) error {
+	if o.AllowNetworkFS || o.FS != replace.OS {
+		return nil
+	}
+	kind, err := replace.NetworkFS(dir)
+	if err == nil && kind != "" {
+		err = fmt.Errorf("annals: %q is on %s, where locks and syncs can't be relied on; Options.AllowNetworkFS opens it nevertheless", dir, kind)
+	}
+	return err
+}
+
+func newStore(op *opening, lock *dirLock) *Store {
+	s := &Store{
+		core:     &core{dir: op.dir, index: op.builder.Index(), clock: op.clock, closed: make(chan struct{})},
+		opts:     op.opts,
+		lock:     lock,
+		recovery: op.report,
+	}
+	for _, e := range op.damage {
+		s.noteDamage(e)
+	}
+	s.files = newFiles(op.files, s.unlink)
+	s.manifest.Manifest = op.manifest
+	s.manifest.next.Store(op.manifest.Next)
+	s.pending.keys = map[string]*wal.Record{}
+	s.log = wal.New(wal.Options{
+		FS: op.opts.FS, Dir: op.dir, Store: op.manifest.Store, SegmentSize: op.opts.SegmentSize,
+		Sync: time.Duration(op.opts.Sync), Seq: op.manifest.Seq, Now: s.clock.now, Host: (*host)(s),
+	})
+	s.news.published.Store(op.manifest.Seq - 1)
+	lock.publish(generationAt, op.manifest.Generation)
+	lock.publish(visibleAt, op.manifest.Seq-1)
+	s.startCompaction()
+	return s
+}
+
+// unlink removes a segment that compaction has replaced. If that fails the file is
+// a leftover for the next Open.
+func (s *Store) unlink(f *segmentFile) {
+	if err := s.opts.FS.Remove(f.path); err != nil {
+		s.opts.Logger.Warn("annals: a dead segment could not be removed", "path", f.path, "err", err)
+	}
+}
+
+// Recovery says what Open found and did.
+func (s *Store) Recovery() RecoveryReport { return s.recovery }
+
+// Durable returns the number up to which every record survives a power cut.
+func (s *Store) Durable() uint64 { return s.log.Durable() }
+
+// Close refuses new calls, finishes the writes that are queued, ends watchers and
+// iterators with ErrClosed, and leaves a cleanly closed store. Its error says what
+// could not be saved; nothing that was acknowledged as durable depends on it.
+// Closing twice does nothing.
+func (s *Store) Close() error {
+	s.submit.Lock()
+	if s.shut {
+		s.submit.Unlock()
+		return nil
+	}
+	s.shut = true
+	s.submit.Unlock()
+
+	s.stopCompaction()
+	err := s.log.Close()
+	close(s.closed)
+	s.news.broadcast()
+	err = errors.Join(err, s.files.close(), s.lock.release())
+	s.opts.Logger.Info("annals: closed", "dir", s.dir, "err", err)
+	return err
+}
+
+// host is the Store as its log sees it.
+type host Store
+
+func (h *host) NewSegment() uint64 { return h.manifest.next.Add(1) - 1 }
+
+func (h *host) Opened(seg *wal.Segment) {
+	h.files.add(&segmentFile{number: seg.Number, path: filepath.Join(h.dir, segment.Name(seg.Number)), ReaderAt: seg, Closer: seg})
+}
+
+// Install replaces MANIFEST at a rotation and at a clean close. The lock is looked
+// at again: if somebody has replaced its file, another writer may be at work.
+func (h *host) Install(sealed *segment.Footer, open *wal.Segment, seq uint64) error {
+	s := (*Store)(h)
+	if err := s.lock.check(); err != nil {
+		return &replace.SyncError{Path: s.lock.path, Err: err}
+	}
+	err := s.manifest.change(s, func(m *segment.Manifest) {
+		m.Open, m.Seq = 0, seq
+		if sealed != nil {
+			m.Sealed = insertFooter(m.Sealed, *sealed)
+		}
+		if open != nil {
+			m.Open = open.Number
+		}
+	})
+	if err == nil && sealed != nil {
+		s.opts.Logger.Debug("annals: segment sealed", "segment", sealed.Segment, "records", sealed.Records, "bytes", sealed.Bytes)
+		s.compaction.wake()
+	}
+	return err
+}
+
+func (h *host) Queued(c *wal.Commit) { h.pending.add(c) }
+
+func (h *host) Visible(cs []*wal.Commit) {
+	s := (*Store)(h)
+	for _, c := range cs {
+		s.index.Apply(changes(c))
+	}
+	if s.opts.Sync == SyncAlways {
+		s.pending.remove(cs)
+	}
+}
+
+func (h *host) Dropped([]*wal.Commit) { h.pending.clear() }
+
+func (h *host) Published(seq uint64) {
+	h.lock.publish(visibleAt, seq)
+	h.news.publish(seq)
+}
+
+func (h *host) Failed(err error) {
+	h.opts.Logger.Error("annals: the store takes no more writes", "dir", h.dir, "err", err)
+}

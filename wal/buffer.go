@@ -1,0 +1,260 @@
+package wal
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/annalsdb/annals/segment"
+)
+
+// plan is where the next buffered line will lie.
+type plan struct {
+	seg     *Segment
+	off     int64
+	records uint64
+}
+
+// bufferLocked assembles a commit's lines in the buffer and makes it visible.
+// While the buffer can't be written for want of room no commit is taken, so that
+// the buffer stays small and every writer hears of it.
+func (l *Log) bufferLocked(c *Commit, epoch uint64) (owner bool) {
+	for {
+		if err := l.refusedLocked(c, epoch); err != nil {
+			c.fail(err)
+			return false
+		}
+		if l.mu.stuck != nil {
+			if err := l.retryLocked(); err != nil {
+				c.fail(err)
+				return false
+			}
+			continue
+		}
+		if l.mu.buffered == 0 || l.mu.buffered+c.bytes <= maxBuffer {
+			break
+		}
+		l.room.Wait()
+	}
+	l.numberLocked(c)
+	b := l.batchLocked(c)
+	before := len(b.lines)
+	b.add(c, l.durable.Load())
+	l.mu.plan.off = b.start + int64(len(b.lines))
+	l.mu.plan.records += uint64(len(c.Records))
+	l.mu.buffered += int64(len(b.lines) - before)
+	l.opts.Host.Visible([]*Commit{c})
+	close(c.done)
+	l.armLocked(l.opts.Sync)
+	return l.ownLocked()
+}
+
+// retryLocked tries once more to write a buffer that found no room.
+func (l *Log) retryLocked() error {
+	if l.ownLocked() {
+		l.mu.stuck = nil
+		l.mu.Unlock()
+		l.Run()
+		l.mu.Lock()
+	}
+	return l.mu.stuck
+}
+
+// batchLocked returns the batch that takes the commit: the last one, or a new
+// one if the owner has that, if it is long enough, if the segment is full or if
+// a mark is due.
+func (l *Log) batchLocked(c *Commit) *batch {
+	p := &l.mu.plan
+	if p.seg == nil || p.records > 0 && p.off+c.bytes > l.opts.SegmentSize {
+		l.planLocked(c.first())
+	}
+	mark := l.markDueLocked(c.expiring)
+	if n := len(l.mu.buffer); n > 0 && mark == 0 {
+		if b := l.mu.buffer[n-1]; !b.taken && b.seg == p.seg && len(b.lines) < maxBatch/8 {
+			return b
+		}
+	}
+	b := &batch{seg: p.seg, start: p.off, lines: l.mu.spare[:0]}
+	l.mu.spare = nil
+	if mark != 0 {
+		b.addMark(l.durable.Load(), mark)
+	}
+	l.mu.buffer = append(l.mu.buffer, b)
+	return b
+}
+
+// planLocked has the next lines lie in a new segment, which is made when the first
+// of them is written.
+func (l *Log) planLocked(first uint64) {
+	seg := &Segment{Number: l.opts.Host.NewSegment(), First: first, log: l}
+	h := segment.Header{Store: l.opts.Store, Segment: seg.Number, First: first}
+	l.mu.plan = plan{seg: seg, off: int64(len(h.AppendLine(nil)))}
+	l.opts.Host.Opened(seg)
+}
+
+// flush writes one batch of the buffer or, when none is left and it is time,
+// syncs.
+func (l *Log) flush() bool {
+	l.mu.Lock()
+	if len(l.mu.buffer) == 0 {
+		if !l.mu.syncDue {
+			defer l.mu.Unlock()
+			return l.releaseLocked()
+		}
+		l.mu.syncDue = false
+		l.mu.Unlock()
+		if l.sync() == nil {
+			l.syncedLazily()
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.releaseLocked()
+	}
+	l.mu.Unlock()
+	_ = l.flushOne() // a failure is kept in stuck
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.releaseLocked()
+}
+
+// flushOne writes the first batch of the buffer. If that fails the lines stay,
+// visible, to be written before anything else.
+func (l *Log) flushOne() error {
+	l.mu.Lock()
+	b := l.mu.buffer[0]
+	b.taken = true
+	l.mu.Unlock()
+	err := l.place(b)
+
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.stuck = err
+	if err != nil {
+		l.armLocked(max(l.opts.Sync, 100*time.Millisecond))
+		l.signalLocked()
+		return err
+	}
+	if b.records > 0 {
+		l.wroteLocked()
+	}
+	l.mu.buffer = l.mu.buffer[1:]
+	l.mu.buffered -= int64(len(b.lines))
+	l.mu.spare = b.lines
+	l.room.Broadcast()
+	return nil
+}
+
+// place writes a batch where it was planned to lie.
+func (l *Log) place(b *batch) error {
+	if b.seg != l.tail.seg {
+		if err := l.rotate(b.seg); err != nil {
+			return err
+		}
+	}
+	if err := l.write(b); err != nil {
+		return err
+	}
+	if l.opts.Sync < 0 {
+		l.opts.Host.Published(l.tail.last)
+	}
+	return nil
+}
+
+// syncedLazily tells that all that is written is durable.
+func (l *Log) syncedLazily() {
+	if !l.lazy() || l.durable.Load() >= l.tail.last {
+		return
+	}
+	l.durable.Store(l.tail.last)
+	l.opts.Host.Published(l.tail.last)
+	l.mu.Lock()
+	l.signalLocked()
+	l.mu.Unlock()
+}
+
+// readBuffered reads lines of s, some of which may not be in the file yet.
+func (l *Log) readBuffered(s *Segment, p []byte, off int64) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	if filed := s.written.Load(); off < filed {
+		var err error
+		if n, err = s.file.ReadAt(p[:min(int64(len(p)), filed-off)], off); err != nil {
+			return n, err
+		}
+	}
+	for _, b := range l.mu.buffer {
+		skip := off + int64(n) - b.start
+		if b.seg == s && skip >= 0 && skip < int64(len(b.lines)) {
+			n += copy(p[n:], b.lines[skip:])
+		}
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// Sync makes all records that were submitted before the call durable and returns
+// the number of the last.
+func (l *Log) Sync(ctx context.Context) (seq uint64, err error) {
+	l.mu.Lock()
+	target := l.mu.next - 1
+	if latest := l.mu.latest; !l.lazy() && latest != nil {
+		l.mu.Unlock()
+		if _, err := latest.Wait(ctx); err != nil {
+			return 0, err
+		}
+		return l.Durable(), nil
+	}
+	defer l.mu.Unlock()
+	for l.durable.Load() < target {
+		if l.mu.failure != nil {
+			return 0, &FailedError{Unknown: true, Err: l.mu.failure}
+		}
+		if err := l.urgeLocked(); err != nil {
+			return 0, err
+		}
+		if l.mu.progress == nil {
+			l.mu.progress = make(chan struct{})
+		}
+		progress := l.mu.progress
+		if l.durable.Load() >= target {
+			break
+		}
+		l.mu.Unlock()
+		select {
+		case <-progress:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		l.mu.Lock()
+		if err != nil {
+			return 0, err
+		}
+	}
+	return l.durable.Load(), nil
+}
+
+// urgeLocked has the buffer written and synced now.
+func (l *Log) urgeLocked() error {
+	if l.mu.stuck != nil {
+		if err := l.retryLocked(); err != nil {
+			return err
+		}
+	}
+	l.mu.syncDue = true
+	if l.ownLocked() {
+		go l.Run()
+	}
+	return nil
+}
+
+// signalLocked wakes those who wait in Sync.
+func (l *Log) signalLocked() {
+	if l.mu.progress != nil {
+		close(l.mu.progress)
+		l.mu.progress = nil
+	}
+	l.room.Broadcast()
+}

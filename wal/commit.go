@@ -1,0 +1,187 @@
+package wal
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/annalsdb/annals/segment"
+)
+
+// Record is one record of a commit. The submitter fills in the first part, the
+// log the second.
+type Record struct {
+	Kind    segment.Kind
+	Name    string
+	Expires int64
+	At      int64
+	Body    []byte // from segment.AppendBody; the log keeps it until the commit is done
+
+	Seq     uint64
+	Segment uint64 // where its line lies, once the commit is visible
+	Offset  int64
+	Len     int
+}
+
+// Commit is a group of records that become true together.
+type Commit struct {
+	Records []Record
+
+	bytes    int64 // bound of its lines' length
+	expiring bool
+	done     chan struct{}
+	err      error
+}
+
+// NewCommit makes a commit of at least one record.
+func NewCommit(records []Record) *Commit {
+	c := &Commit{Records: records, done: make(chan struct{})}
+	for i := range records {
+		c.bytes += int64(segment.MaxLineSize(len(records[i].Body)))
+		c.expiring = c.expiring || records[i].Expires != 0
+	}
+	return c
+}
+
+// Bytes bounds the length of the commit's lines.
+func (c *Commit) Bytes() int64 { return c.bytes }
+
+// Done is closed when the outcome is known.
+func (c *Commit) Done() <-chan struct{} { return c.done }
+
+// Wait waits for the outcome: the number of the last record once the commit is
+// visible, or why it failed. The end of ctx ends the waiting, not the commit.
+func (c *Commit) Wait(ctx context.Context) (seq uint64, err error) {
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		select {
+		case <-c.done:
+		default:
+			return 0, ctx.Err()
+		}
+	}
+	if c.err != nil {
+		return 0, c.err
+	}
+	return c.last(), nil
+}
+
+func (c *Commit) first() uint64 { return c.Records[0].Seq }
+func (c *Commit) last() uint64  { return c.Records[len(c.Records)-1].Seq }
+
+// fail ends a commit that did not come about.
+func (c *Commit) fail(err error) *Commit {
+	c.err = err
+	close(c.done)
+	return c
+}
+
+// AnyEpoch tells Submit that the commit does not depend on what is queued.
+const AnyEpoch = ^uint64(0)
+
+// Submit queues a commit, to be written in the order of the calls, and waits
+// only while too much is queued. epoch is that of the Next by which the commit was
+// decided: if queued commits have been dropped since, this one fails with them.
+// If it returns true the log was idle and the caller must see to the work, by
+// Lead in its own time or by Run in a goroutine.
+func (l *Log) Submit(c *Commit, epoch uint64) (owner bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lazy() {
+		return l.bufferLocked(c, epoch)
+	}
+	for l.mu.queued > 0 && l.mu.queued+c.bytes > maxQueued && l.refusedLocked(c, epoch) == nil {
+		l.room.Wait()
+	}
+	if err := l.refusedLocked(c, epoch); err != nil {
+		c.fail(err)
+		return false
+	}
+	l.numberLocked(c)
+	l.mu.queue = append(l.mu.queue, c)
+	l.waiting.Store(int64(len(l.mu.queue)))
+	l.mu.queued += c.bytes
+	l.mu.latest = c
+	l.opts.Host.Queued(c)
+	return l.ownLocked()
+}
+
+// Lead writes and syncs a batch that holds the caller's commit, without handing
+// it to anybody, and leaves what came meanwhile to a goroutine. Where commits are
+// visible before they are durable all of it is left to a goroutine.
+func (l *Log) Lead() {
+	if l.lazy() || l.step() {
+		go l.Run()
+	}
+}
+
+// refusedLocked says why a commit can't be taken.
+func (l *Log) refusedLocked(c *Commit, epoch uint64) error {
+	switch {
+	case l.mu.closed:
+		return ErrClosed
+	case l.mu.failure != nil:
+		return &FailedError{Err: l.mu.failure}
+	case epoch != AnyEpoch && epoch != l.mu.epoch:
+		return l.mu.dropped
+	case l.mu.next+uint64(len(c.Records)) > segment.MaxSeq:
+		return fmt.Errorf("annals: no sequence numbers are left above %d", l.mu.next)
+	}
+	return nil
+}
+
+func (l *Log) numberLocked(c *Commit) {
+	for i := range c.Records {
+		c.Records[i].Seq = l.mu.next
+		l.mu.next++
+	}
+	l.commits.Add(1)
+	l.records.Add(uint64(len(c.Records)))
+}
+
+// ownLocked makes the caller the owner if there is none.
+func (l *Log) ownLocked() bool {
+	if l.mu.owned {
+		return false
+	}
+	l.mu.owned = true
+	return true
+}
+
+// batch is what one write carries.
+type batch struct {
+	seg     *Segment
+	start   int64 // offset
+	lines   []byte
+	first   uint64 // the number of its first record; 0 for a mark alone
+	last    uint64
+	records uint64
+	commits []*Commit // under SyncAlways: who waits for it
+	taken   bool      // the owner has it: no more lines
+}
+
+// add appends the lines of a commit and notes where they lie. The first line of
+// a batch says what is durable; a mark has said it already.
+func (b *batch) add(c *Commit, durable uint64) {
+	if b.records == 0 {
+		b.first = c.first()
+	}
+	for i := range c.Records {
+		r := &c.Records[i]
+		dur := uint64(0)
+		if len(b.lines) == 0 {
+			dur = durable
+		}
+		at := len(b.lines)
+		b.lines = segment.AppendLine(b.lines, r.Seq, dur, i < len(c.Records)-1, r.Body)
+		r.Segment, r.Offset, r.Len = b.seg.Number, b.start+int64(at), len(b.lines)-at
+	}
+	b.last = c.last()
+	b.records += uint64(len(c.Records))
+}
+
+// addMark begins a batch with a mark.
+func (b *batch) addMark(durable uint64, now int64) {
+	m := segment.Mark{Dur: durable, Now: now}
+	b.lines = m.AppendLine(b.lines)
+}

@@ -1,0 +1,215 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/annalsdb/annals/replace"
+	"github.com/annalsdb/annals/segment"
+)
+
+// Options say where a log is written, and how. All fields are needed.
+type Options struct {
+	FS          replace.FS
+	Dir         string
+	Store       string        // the store's identity, for headers
+	SegmentSize int64         // bytes at which a segment ends
+	Sync        time.Duration // 0: before a commit is visible; d: within d; negative: only when asked
+	Seq         uint64        // the number of the first record; all before it is durable
+	Now         func() int64  // the store's time in microseconds, for marks
+	Host        Host
+}
+
+// Host is told what happens in the log. All but Install and Failed may be called with the log's lock held: they must not call the log and must not
+// wait for anything that does.
+type Host interface {
+	// NewSegment returns the number of a new segment, a different one each time.
+	NewSegment() uint64
+
+	// Opened gives the segment that the next records will lie in, before any of
+	// them is visible. The host closes it when it and the log are done with it.
+	Opened(s *Segment)
+
+	// Install lists sealed (nil if there was none) and the open segment (nil if
+	// the log is closed) in MANIFEST, durably. seq is the number of the next
+	// record. A replace.SyncError makes the log fail; after any other error
+	// MANIFEST is as it was and the call is tried again.
+	Install(sealed *segment.Footer, open *Segment, seq uint64) error
+
+	// Queued reports a commit that has its numbers but is not yet visible.
+	Queued(c *Commit)
+
+	// Visible reports commits, in order, whose records are now part of the store:
+	// durable ones under SyncAlways, buffered ones otherwise.
+	Visible(cs []*Commit)
+
+	// Dropped reports all commits that were queued: none of them was written.
+	Dropped(cs []*Commit)
+
+	// Published reports that others may be shown all records up to seq: they are
+	// durable, or under a negative Sync written.
+	Published(seq uint64)
+
+	// Failed reports, once, that the log takes no more writes.
+	Failed(err error)
+}
+
+// ErrFailed is what every *FailedError matches.
+var ErrFailed = errors.New("annals: store has failed and takes no writes")
+
+// ErrClosed is the outcome of a write to a closed log.
+var ErrClosed = errors.New("annals: closed")
+
+// FailedError is what every write gets after a sync failed, or after a failed
+// write could not be taken back: the kernel reports such a loss only once, so
+// nothing written later could be trusted. Reads go on. Closing and opening the
+// store again recovers it. It matches ErrFailed and its cause.
+type FailedError struct {
+	// Unknown is true if this very write may or may not be there after the next
+	// Open; false if it is certainly not.
+	Unknown bool
+	// Err is the first failure.
+	Err error
+}
+
+func (e *FailedError) Error() string {
+	outcome := "this write was not made"
+	if e.Unknown {
+		outcome = "outcome of this write unknown until the store is opened again"
+	}
+	return fmt.Sprintf("%v (%s): %v", ErrFailed, outcome, e.Err)
+}
+
+// Unwrap makes errors.Is match both ErrFailed and the cause.
+func (e *FailedError) Unwrap() []error { return []error{ErrFailed, e.Err} }
+
+// Stats counts since the log was made.
+type Stats struct {
+	Commits, Records, Batches, Syncs uint64
+}
+
+const (
+	maxQueued = 64 << 20 // bytes that may wait to be written under SyncAlways
+	maxBuffer = 8 << 20  // the same under the other policies
+	maxBatch  = 8 << 20  // bytes of one write, unless a single commit is larger
+	padUnit   = 64 << 10
+	idleMark  = time.Second            // how long the log is idle before it says that all is durable
+	gatherMax = 150 * time.Microsecond // how long the owner waits for commits that are likely to come
+)
+
+// Log is the write path of one store. It is safe for concurrent use.
+type Log struct {
+	opts Options
+
+	mu struct {
+		sync.Mutex
+		owned    bool   // somebody owns the file; see tail
+		closed   bool   // no more commits are taken
+		failure  error  // the first failure, once there was one
+		next     uint64 // the number of the next record
+		epoch    uint64 // how often queued commits were dropped
+		dropped  error  // why, the last time
+		progress chan struct{}
+		cuts     []chan error // of those who wait in Rotate
+
+		// Under SyncAlways: commits that are not yet written.
+		queue  []*Commit
+		queued int64   // their bytes
+		latest *Commit // the last that was queued; nil after queued ones were dropped
+
+		// Otherwise: lines that are assembled and not yet written.
+		buffer   []*batch
+		buffered int64
+		plan     plan
+		stuck    error // why the buffer could not be written, until it can
+		syncDue  bool
+		timer    *time.Timer // sets syncDue
+		armed    bool
+		spare    []byte // of a batch that was written, for the next one
+
+		idle      *time.Timer
+		lastBatch time.Time
+		lastNow   int64 // the time in the latest mark
+	}
+	room    sync.Cond // on mu: queued or buffered went down, or the owner stopped
+	durable atomic.Uint64
+	waiting atomic.Int64 // len(mu.queue)
+
+	tail     tail   // belongs to the owner
+	expected int    // commits that are likely to come soon; the owner's
+	lines    []byte // the owner's, for batches under SyncAlways
+	number   uint64 // of the segment that the owner could not make yet; 0 if there is none
+
+	commits, records, batches, syncs atomic.Uint64
+}
+
+// New returns a log whose first write makes a segment.
+func New(opts Options) *Log {
+	l := &Log{opts: opts}
+	l.room.L = &l.mu
+	l.mu.next = opts.Seq
+	l.durable.Store(opts.Seq - 1)
+	return l
+}
+
+// lazy tells whether commits are visible before they are durable.
+func (l *Log) lazy() bool { return l.opts.Sync != 0 }
+
+// Durable returns the number up to which every record is durable.
+func (l *Log) Durable() uint64 { return l.durable.Load() }
+
+// Stats returns the counters.
+func (l *Log) Stats() Stats {
+	return Stats{Commits: l.commits.Load(), Records: l.records.Load(), Batches: l.batches.Load(), Syncs: l.syncs.Load()}
+}
+
+// Failure returns why the log takes no more writes, or nil.
+func (l *Log) Failure() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.failure
+}
+
+// Next returns the number that the next record will get, the latest commit that
+// is not yet visible (nil if there is none), and an epoch that changes whenever
+// queued commits are dropped.
+func (l *Log) Next() (seq uint64, last *Commit, epoch uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.next, l.mu.latest, l.mu.epoch
+}
+
+// Segment is a segment of the log as others may read it: the open one, and the
+// same one after it was sealed. It is safe for concurrent use.
+type Segment struct {
+	Number uint64
+	First  uint64 // the number of its first record
+
+	log     *Log
+	file    replace.File
+	written atomic.Int64 // up to here the file holds all lines
+}
+
+// ReadAt reads lines that are visible, whether they are in the file already or
+// still in the log's buffer.
+func (s *Segment) ReadAt(p []byte, off int64) (int, error) {
+	if off+int64(len(p)) <= s.written.Load() {
+		return s.file.ReadAt(p, off)
+	}
+	return s.log.readBuffered(s, p, off)
+}
+
+// Size is the offset behind the last line in the file. Under SyncAlways that may
+// be ahead of what is visible.
+func (s *Segment) Size() int64 { return s.written.Load() }
+
+// Close closes the file, once the log writes to another or is closed.
+func (s *Segment) Close() error {
+	if s.file == nil {
+		return nil
+	}
+	return s.file.Close()
+}

@@ -1,0 +1,200 @@
+package annals
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"sync"
+	"sync/atomic"
+
+	"github.com/annalsdb/annals/index"
+	"github.com/annalsdb/annals/segment"
+)
+
+// signal tells waiting watchers that there is something new.
+type signal struct {
+	published atomic.Uint64 // the greatest number that watchers may be shown
+
+	mu sync.Mutex
+	ch chan struct{} // closed at the next news; nil if nobody waits
+}
+
+// publish shows all records up to seq.
+func (s *signal) publish(seq uint64) {
+	s.published.Store(seq)
+	s.broadcast()
+}
+
+func (s *signal) broadcast() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ch != nil {
+		close(s.ch)
+		s.ch = nil
+	}
+}
+
+// next returns a channel that is closed at the next news. Look at published after
+// the call, not before.
+func (s *signal) next() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ch == nil {
+		s.ch = make(chan struct{})
+	}
+	return s.ch
+}
+
+// Watch yields every record from number from on, once, in order, as it becomes
+// durable, for ever: until the loop is left, ctx ends (its error is yielded once)
+// or the store is closed (ErrClosed). from 0 means all that are left. A watcher
+// never holds up a writer and never misses a record: it reads the log at its own
+// pace. To resume, watch from the number behind the last one seen.
+//
+// If compaction has taken records from there on, the error is a *CompactedError
+// that says where to go on; for the state itself take a Snapshot and watch from
+// its Seq()+1. Beyond the next number the error is ErrAhead. A damaged record is a
+// *CorruptError.
+func (s *Store) Watch(ctx context.Context, from uint64) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		w := watcher{core: s.core, news: &s.news, history: s.history, ctx: ctx, next: from}
+		if err := w.start(); err != nil {
+			yield(Record{}, err)
+			return
+		}
+		for {
+			records, err := w.more()
+			for _, r := range records {
+				if !yield(r, nil) {
+					return
+				}
+			}
+			if err != nil {
+				yield(Record{}, err)
+				return
+			}
+		}
+	}
+}
+
+// watcher is a cursor over the log.
+type watcher struct {
+	core    *core
+	news    *signal
+	history func() uint64
+	ctx     context.Context
+	next    uint64 // the number that comes next
+
+	segment uint64 // where the last line was ...
+	offset  int64  // ... and the offset behind it
+}
+
+func (w *watcher) start() error {
+	history := w.history()
+	if w.next == 0 {
+		w.next = history
+	}
+	switch published := w.news.published.Load(); {
+	case w.next < history:
+		return &CompactedError{First: history}
+	case w.next > published+1:
+		return fmt.Errorf("%w: watch from %d, the last record that can be shown is %d", ErrAhead, w.next, published)
+	}
+	return nil
+}
+
+// history is the number from which on every record is left, in order.
+func (s *Store) history() uint64 {
+	s.manifest.mu.Lock()
+	defer s.manifest.mu.Unlock()
+	return s.manifest.History
+}
+
+// more waits for records and reads the next few of them.
+func (w *watcher) more() ([]Record, error) {
+	published, err := w.wait()
+	if err != nil {
+		return nil, err
+	}
+	for {
+		v := w.core.files.acquire()
+		if v == nil {
+			return nil, ErrClosed
+		}
+		b, found := w.core.index.Find(w.next)
+		if !found || b.FirstSeq > published {
+			// A recovery or a failed write has left a gap that ends at published.
+			v.release()
+			w.next = published + 1
+			return nil, nil
+		}
+		f := v.byID[b.Segment]
+		if f == nil { // a compaction came in between
+			v.release()
+			continue
+		}
+		// A segment that we hold and that history covers still has all its records.
+		if history := w.history(); w.next < history {
+			v.release()
+			return nil, &CompactedError{First: history}
+		}
+		records, err := w.read(f, b, published)
+		v.release()
+		return records, err
+	}
+}
+
+// wait waits until there is a record to show.
+func (w *watcher) wait() (published uint64, err error) {
+	for {
+		news := w.news.next()
+		if err := w.ctx.Err(); err != nil {
+			return 0, err
+		}
+		if w.core.isClosed() {
+			return 0, ErrClosed
+		}
+		if published := w.news.published.Load(); published >= w.next {
+			return published, nil
+		}
+		select {
+		case <-news:
+		case <-w.ctx.Done():
+		}
+	}
+}
+
+// read returns the records of a block from next to published. Where it continues
+// the block that it read last, it begins behind the last line.
+func (w *watcher) read(f *segmentFile, b index.Block, published uint64) (records []Record, err error) {
+	from := b.Start
+	if w.segment == b.Segment && w.offset > b.Start {
+		from = min(w.offset, b.End)
+	}
+	err = w.core.lines(f, from, b.End, func(l *segment.Line) error {
+		if l.Kind != segment.RecordLine || l.View.Seq < w.next || l.View.Seq > published {
+			return nil
+		}
+		records = append(records, recordOf(&l.View))
+		w.next, w.segment, w.offset = l.View.Seq+1, b.Segment, l.End()
+		return nil
+	})
+	if err == nil && len(records) == 0 {
+		err = &CorruptError{Path: f.path, Offset: b.Start, FirstSeq: w.next, LastSeq: b.LastSeq, Reason: "records are missing here"}
+	}
+	return records, err
+}
+
+// recordOf is a line as Watch gives it.
+func recordOf(v *segment.View) Record {
+	r := Record{Seq: v.Seq, Kind: v.Kind, More: v.More}
+	if v.Kind == segment.Sample {
+		r.Series, r.At = v.Name(), timeOfSample(v.At)
+	} else {
+		r.Key, r.Expires = v.Name(), timeOf(v.Expires)
+	}
+	if v.Kind != segment.Delete {
+		r.Value = v.AppendValue(nil)
+	}
+	return r
+}

@@ -1,0 +1,164 @@
+package annals
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/annalsdb/annals/wal"
+)
+
+// Put gives key a value. When it returns nil under the default policy, the value
+// is durable. Options: TTL, ExpiresAt, IfSeq, IfAbsent.
+func (s *Store) Put(key string, value []byte, opts ...PutOption) error {
+	var b Batch
+	b.Put(key, value, opts...)
+	_, err := s.Apply(&b)
+	return err
+}
+
+// Delete takes key away; that it is absent is no error. Options: IfSeq.
+func (s *Store) Delete(key string, opts ...PutOption) error {
+	var b Batch
+	b.Delete(key, opts...)
+	_, err := s.Apply(&b)
+	return err
+}
+
+// Append adds a sample to a series and returns its sequence number. Options: At.
+func (s *Store) Append(series string, value []byte, opts ...AppendOption) (seq uint64, err error) {
+	var b Batch
+	b.Append(series, value, opts...)
+	return s.Apply(&b)
+}
+
+// Apply makes all writes of a batch or none, and returns the sequence number of
+// the last. An empty batch changes nothing and returns 0.
+func (s *Store) Apply(b *Batch) (seq uint64, err error) {
+	c, owner := s.queue(b)
+	if owner {
+		s.log.Lead()
+	}
+	return c.Wait(context.Background())
+}
+
+// Submit queues a batch and returns without waiting for it, unless more than 64
+// MiB are queued. Batches are made in the order of the calls. The batch may be
+// used again at once.
+func (s *Store) Submit(b *Batch) *Commit {
+	c, owner := s.queue(b)
+	if owner {
+		go s.log.Run()
+	}
+	return c
+}
+
+// Commit is a batch on its way. It is safe for concurrent use.
+type Commit struct {
+	c   *wal.Commit // to wait for; nil if there is nothing
+	err error       // the outcome after that, decided already
+}
+
+// Wait waits until the batch is made, and returns the sequence number of its last
+// write, or why it failed. The end of ctx ends the waiting, not the commit.
+func (c *Commit) Wait(ctx context.Context) (seq uint64, err error) {
+	if c.c != nil {
+		if seq, err = c.c.Wait(ctx); err != nil {
+			return 0, err
+		}
+	}
+	if c.err != nil {
+		return 0, c.err
+	}
+	return seq, nil
+}
+
+// queue decides a batch and hands it to the log. owner is true if the caller must
+// see to the log's work.
+func (s *Store) queue(b *Batch) (_ *Commit, owner bool) {
+	records, err := b.records(s.opts.MaxValue, s.clock.now())
+	if err != nil {
+		return &Commit{err: err}, false
+	}
+	s.submit.Lock()
+	defer s.submit.Unlock()
+	if s.shut {
+		return &Commit{err: ErrClosed}, false
+	}
+	if len(records) == 0 {
+		return &Commit{}, false
+	}
+	epoch := wal.AnyEpoch
+	if b.conditional() {
+		var latest *wal.Commit
+		_, latest, epoch = s.log.Next()
+		if err := s.check(b); err != nil {
+			return &Commit{c: latest, err: err}, false // once all that decided it is durable
+		}
+	}
+	c := wal.NewCommit(records)
+	return &Commit{c: c}, s.log.Submit(c, epoch)
+}
+
+func (b *Batch) conditional() bool {
+	for i := range b.ops {
+		if b.ops[i].conditional {
+			return true
+		}
+	}
+	return false
+}
+
+// check holds the conditions of a batch against everything queued before it and,
+// within the batch, the writes before.
+func (s *Store) check(b *Batch) error {
+	inBatch := map[string]bool{}
+	for i := range b.ops {
+		op := &b.ops[i]
+		if op.conditional && inBatch[op.rec.Name] {
+			return fmt.Errorf("%w: key %q is written twice in the batch, and the second write has a condition", ErrConflict, op.rec.Name)
+		}
+		inBatch[op.rec.Name] = true
+		if !op.conditional {
+			continue
+		}
+		if seq := s.present(op.rec.Name); seq != op.ifSeq {
+			return conflict(op.rec.Name, op.ifSeq, seq)
+		}
+	}
+	return nil
+}
+
+func conflict(key string, want, have uint64) error {
+	switch {
+	case want == 0:
+		return fmt.Errorf("%w: key %q exists, with sequence number %d", ErrConflict, key, have)
+	case have == 0:
+		return fmt.Errorf("%w: key %q is absent, sequence number %d was expected", ErrConflict, key, want)
+	}
+	return fmt.Errorf("%w: key %q has sequence number %d, not %d", ErrConflict, key, have, want)
+}
+
+// present is the sequence number of a key as the next write will find it, 0 if
+// the key is absent.
+func (s *Store) present(key string) uint64 {
+	if r, ok := s.pending.latest(key); ok {
+		if isPut(r) && !s.clock.expired(r.Expires) {
+			return r.Seq
+		}
+		return 0
+	}
+	// What was queued may have become visible just now, so the index comes second.
+	if e, ok := s.index.Get(key); ok && !s.clock.expired(e.Expires) {
+		return e.Seq
+	}
+	return 0
+}
+
+// Sync makes everything that was written before the call durable and returns the
+// number of the last record. Under SyncAlways it waits for what is queued.
+func (s *Store) Sync(ctx context.Context) (seq uint64, err error) {
+	if s.isClosed() {
+		return 0, ErrClosed
+	}
+	return s.log.Sync(ctx)
+}
