@@ -1,0 +1,3 @@
+package fstest
+
+func umask(mask int) (restore func()) { return func() {} }
