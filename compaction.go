@@ -74,11 +74,10 @@ func (s *Store) compactInBackground() {
 		case <-c.wakeup:
 		}
 		for {
-			inputs := compact.Pick(s.segmentStats(), s.policy())
-			if len(inputs) == 0 {
+			done, err := s.compactNext()
+			if done {
 				break
 			}
-			_, err := s.compact(c.ctx, inputs, s.throttle())
 			if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrFailed) {
 				return
 			}
@@ -87,6 +86,18 @@ func (s *Store) compactInBackground() {
 			}
 		}
 	}
+}
+
+// compactNext runs the job that is worth most, if there is one.
+func (s *Store) compactNext() (done bool, err error) {
+	s.compaction.job.Lock()
+	defer s.compaction.job.Unlock()
+	inputs := compact.Pick(s.segmentStats(), s.policy())
+	if len(inputs) == 0 {
+		return true, nil
+	}
+	_, err = s.compactLocked(s.compaction.ctx, inputs, s.throttle())
+	return false, err
 }
 
 // throttle returns a Pace that keeps background compaction at Options.Compaction.Rate.
@@ -144,7 +155,9 @@ func (s *Store) segmentStats() (stats []compact.Stat) {
 // left alone. It goes on beside reads and writes; ctx stops it, with nothing
 // changed. progress, if not nil, is called now and then with bytes.
 func (s *Store) Compact(ctx context.Context, progress func(done, total int64)) (CompactStats, error) {
-	if s.isClosed() {
+	s.compaction.job.Lock()
+	defer s.compaction.job.Unlock()
+	if s.compaction.ctx.Err() != nil {
 		return CompactStats{}, ErrClosed
 	}
 	if err := s.log.Rotate(ctx); err != nil {
@@ -164,7 +177,7 @@ func (s *Store) Compact(ctx context.Context, progress func(done, total int64)) (
 	if settled {
 		return CompactStats{}, nil
 	}
-	return s.compact(ctx, inputs, pace(3*total, progress))
+	return s.compactLocked(ctx, inputs, pace(3*total, progress))
 }
 
 // pace reports progress: bytes are read, copied and read again.
@@ -198,11 +211,9 @@ func (s *Store) settled(f *segment.Footer) bool {
 	return err == nil && h.Compacted() && u.Entries+u.Samples == f.Bytes-line.End()
 }
 
-// compact runs one job, from its inputs to a store that does not need them.
-func (s *Store) compact(ctx context.Context, inputs []uint64, pace func(context.Context, int) error) (stats CompactStats, err error) {
+// compactLocked runs one job, from its inputs to a store that does not need them.
+func (s *Store) compactLocked(ctx context.Context, inputs []uint64, pace func(context.Context, int) error) (stats CompactStats, err error) {
 	c := &s.compaction
-	c.job.Lock()
-	defer c.job.Unlock()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(c.ctx, cancel)()
@@ -233,7 +244,7 @@ func (s *Store) compact(ctx context.Context, inputs []uint64, pace func(context.
 		return stats, err
 	}
 	stats = statsOf(footers, result)
-	return stats, s.adopt(ctx, inputs, footers, result)
+	return stats, s.adopt(ctx, footers, result)
 }
 
 // plan makes a job of the inputs that are still there.
@@ -295,7 +306,11 @@ func (s *Store) judge(outside uint64) func(*segment.View, string) compact.Verdic
 
 // adopt puts the outputs in the place of the inputs: steps 5 to 8 of package
 // compact.
-func (s *Store) adopt(ctx context.Context, inputs []uint64, footers []segment.Footer, result *compact.Result) error {
+func (s *Store) adopt(ctx context.Context, footers []segment.Footer, result *compact.Result) error {
+	var inputs []uint64
+	for i := range footers {
+		inputs = append(inputs, footers[i].Segment)
+	}
 	outputs, err := s.openOutputs(result)
 	if err == nil {
 		_, err = s.log.Sync(ctx) // 5

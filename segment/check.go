@@ -13,18 +13,20 @@ const maxProblems = 1000
 // CheckSealed reads a sealed segment, r of the given size, from end to end and
 // holds it against what MANIFEST says of it. It calls visit, if that is not nil,
 // with each valid record line, and stops at its error. It returns all the
-// damage; the error is one of reading or of visit. A run of bad lines is one
-// problem.
+// damage; the error is one of reading or of visit. What is bad between two
+// records is one problem.
 func CheckSealed(r io.ReaderAt, size int64, path, store string, want Footer, visit func(*Line) error) ([]*CorruptError, error) {
 	c := checker{path: path, want: want, visit: visit}
 	h, line, err := ReadHeader(r, size, path)
+	if err == nil {
+		err = h.belongs(path, store, want.Segment)
+	}
 	if damage, ok := err.(*CorruptError); ok {
+		// Without a header nothing says what the lines mean.
+		damage.FirstSeq, damage.LastSeq = want.First, want.Last
 		return []*CorruptError{damage}, nil
 	} else if err != nil {
-		return nil, fmt.Errorf("%q: %w", path, err)
-	}
-	if damage, ok := h.belongs(path, store, want.Segment).(*CorruptError); ok {
-		return []*CorruptError{damage}, nil
+		return nil, err
 	}
 	c.begin(h, line)
 	if size != want.Size() {
@@ -95,8 +97,9 @@ func (c *checker) take(l *Line) error {
 			return err
 		}
 	case MarkLine:
-		c.open = nil
-		if c.inCommit || c.header.Compacted() {
+		// It does not end a run of bad lines: only a record tells what the run cost,
+		// and the bad line before may have been the commit's end.
+		if c.open == nil && (c.inCommit || c.header.Compacted()) {
 			c.report(l.Offset, errUnexpected)
 		}
 	case FooterLine:

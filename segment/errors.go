@@ -48,6 +48,7 @@ var (
 	errBlank      = errors.New("empty line inside the log")
 	errSeq        = errors.New("sequence number is not the next one")
 	errInCommit   = errors.New("commit is not whole")
+	errAhead      = errors.New("mark tells of records that are missing")
 	errAfter      = errors.New("line behind the footer")
 	errUnexpected = errors.New("line of a kind that does not belong here")
 )

@@ -35,8 +35,8 @@ func Examine(r io.ReaderAt, size int64, path, store string, number uint64) (Verd
 	if err := h.belongs(path, store, number); err != nil {
 		return Verdict{}, err
 	}
-	if h.Compacted() {
-		return Verdict{}, &CorruptError{Path: path, Reason: "a compacted segment can't be the open one"}
+	if h.From != nil {
+		return Verdict{}, &CorruptError{Path: path, Reason: "a segment made from others can't be the open one"}
 	}
 	e := examiner{path: path, next: h.First, blankAt: -1, badAt: -1}
 	e.v = Verdict{Header: h, Last: h.First - 1, MaxSeq: h.First - 1, End: line.End()}
@@ -126,6 +126,9 @@ func (e *examiner) extend(l *Line) (reason error) {
 	case MarkLine:
 		if e.inCommit > 0 {
 			return errInCommit
+		}
+		if l.Mark.Dur >= e.next {
+			return errAhead
 		}
 		e.v.Clock = max(e.v.Clock, l.Mark.Now)
 		e.v.End = l.End()

@@ -76,7 +76,7 @@ func appendField(dst []byte, name string, n uint64) []byte {
 // annals takes the format number and the store's identity.
 func (p *parser) annals() (store string, err error) {
 	p.expect(`{"annals":`)
-	if format := p.number(); !p.bad && format != Format {
+	if format := p.seq(); !p.bad && format != Format {
 		return "", fmt.Errorf("%w: format %d, this version knows %d", ErrNewerFormat, format, Format)
 	}
 	p.expect(`,"store":"`)

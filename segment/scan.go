@@ -3,6 +3,7 @@ package segment
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 )
 
@@ -38,8 +39,8 @@ type Line struct {
 func (l *Line) End() int64 { return l.Offset + l.Size }
 
 // Scanner reads the lines of a part of a file, good and bad: after a bad line it
-// goes on behind the next newline. It holds one line in memory and never more
-// than MaxLine.
+// goes on behind the next newline. It holds one line in memory, and skips what
+// is longer than MaxLine.
 type Scanner struct {
 	r        io.ReaderAt
 	next     int64 // offset of the first byte not yet in buf
@@ -99,7 +100,7 @@ func (s *Scanner) raw() (line []byte, size int64, ok bool) {
 			return unread[:n:n], int64(n), true
 		}
 		s.searched = len(unread)
-		if len(unread) > MaxLine { // drop what cannot be a line any more
+		if skipped > 0 || len(unread) > MaxLine { // drop what cannot be a line any more
 			skipped += int64(len(unread))
 			s.pos, s.searched = len(s.buf), 0
 		}
@@ -121,7 +122,8 @@ func (s *Scanner) raw() (line []byte, size int64, ok bool) {
 }
 
 // fill reads the next chunk behind the unread bytes. The buffer doubles as bytes
-// really arrive, never by what a file claims.
+// really arrive, never by what a file claims, and holds at most MaxLine and a
+// chunk.
 func (s *Scanner) fill() (more bool, err error) {
 	want := min(s.end-s.next, scanChunk)
 	if want <= 0 {
@@ -130,7 +132,7 @@ func (s *Scanner) fill() (more bool, err error) {
 	unread := copy(s.buf, s.buf[s.pos:])
 	s.buf, s.pos = s.buf[:unread], 0
 	if need := unread + int(want); need > cap(s.buf) {
-		grown := make([]byte, unread, max(need, 2*cap(s.buf)))
+		grown := make([]byte, unread, max(need, min(2*cap(s.buf), MaxLine+scanChunk)))
 		copy(grown, s.buf)
 		s.buf = grown
 	}
@@ -187,12 +189,13 @@ func (l *Line) decode(object []byte) (err error) {
 }
 
 // ReadHeader reads the header of the segment that r is, of the given size. A
-// missing or bad one is a *CorruptError, a newer one wraps ErrNewerFormat.
+// missing or bad one is a *CorruptError, a newer one wraps ErrNewerFormat, any
+// other error is one of reading.
 func ReadHeader(r io.ReaderAt, size int64, path string) (Header, *Line, error) {
 	s := NewScanner(r, 0, size)
 	if !s.Scan() {
 		if s.Err() != nil {
-			return Header{}, nil, s.Err()
+			return Header{}, nil, fmt.Errorf("%q: %w", path, s.Err())
 		}
 		return Header{}, nil, &CorruptError{Path: path, Reason: "file is empty, the header is missing"}
 	}
@@ -201,7 +204,7 @@ func ReadHeader(r io.ReaderAt, size int64, path string) (Header, *Line, error) {
 	case l.Kind == HeaderLine:
 		return l.Header, l, nil
 	case errors.Is(l.Reason, ErrNewerFormat):
-		return Header{}, nil, l.Reason
+		return Header{}, nil, fmt.Errorf("%q: %w", path, l.Reason)
 	case l.Reason != nil:
 		return Header{}, nil, &CorruptError{Path: path, Reason: "header: " + l.Reason.Error()}
 	}

@@ -2,6 +2,7 @@ package segment
 
 import (
 	"bytes"
+	"unicode/utf8"
 )
 
 // View is a record read in place: its name and value point into the line that it
@@ -119,13 +120,13 @@ func (v *View) decodeBody(p *parser) {
 	switch {
 	case p.accept(`,"key":"`):
 		v.Kind = Put
-		v.name, v.nameAs = p.text()
+		v.name, v.nameAs = p.utf8()
 	case p.accept(`,"k64":"`):
 		v.Kind = Put
 		v.name, v.nameAs = p.base64(), asBase64
 	case p.accept(`,"ser":"`):
 		v.Kind = Sample
-		v.name, v.nameAs = p.text()
+		v.name, v.nameAs = p.utf8()
 		p.expect(`,"at":`)
 		v.At = p.time()
 		v.decodeValue(p)
@@ -245,7 +246,7 @@ func (p *parser) time() int64 {
 	}
 	p.b = p.b[6:]
 	micros := int64(seconds*1e6 + frac)
-	if micros >= MaxTime {
+	if micros >= MaxTime || negative && micros == 0 {
 		p.bad = true
 		return 0
 	}
@@ -268,6 +269,14 @@ func (p *parser) text() ([]byte, encoding) {
 		return s, asEscaped
 	}
 	return s, asIs
+}
+
+// utf8 takes text that is valid UTF-8, as every name is: readers in other
+// languages would take two names for one where they replace what is not.
+func (p *parser) utf8() ([]byte, encoding) {
+	s, as := p.text()
+	p.bad = p.bad || !utf8.Valid(s)
+	return s, as
 }
 
 // base64 takes base64 and the closing quote.

@@ -1,0 +1,50 @@
+# make alone lists the targets. Each works in a fresh clone on a machine with Go.
+
+MODULES     := . cmd/annals
+PLATFORMS   := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+DEMO        := demo
+FUZZTIME    := 60s
+export GOFLAGS := -buildvcs=false
+
+.PHONY: help run build test check race million cross kill fuzz cover clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
+
+run: build ## record this machine, kill a recorder, reopen, show what survived
+	bin/annals demo $(DEMO)
+
+build: ## build the command line tool: bin/annals
+	go build -C cmd/annals -o ../../bin/annals .
+
+test: check race million cross ## everything that must hold before a change lands
+
+check: ## gofmt, vet, staticcheck
+	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
+	@for m in $(MODULES); do echo "vet and staticcheck: $$m"; \
+		(cd $$m && go vet ./... && go run $(STATICCHECK) ./...) || exit 1; done
+
+race: ## all tests of all modules under the race detector, the scripts and the Python checker among them
+	@for m in $(MODULES); do echo "test: $$m"; (cd $$m && go test -race -timeout 15m ./...) || exit 1; done
+
+million: ## a million keys: load, read back, scan, reopen, compact
+	go test -count=1 -run 'Million' .
+
+cross: ## build for every platform
+	@for p in $(PLATFORMS); do echo "build: $$p"; for m in $(MODULES); do \
+		(cd $$m && CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./...) || exit 1; done; done
+
+kill: ## kill a writing process 2,000 times
+	go test ./fuzz -count=1 -v -run Kill -kill.rounds=2000 -timeout 60m
+
+fuzz: ## run each native fuzz target for FUZZTIME
+	@for t in $$(grep -rhoE 'func Fuzz[A-Za-z0-9]+' --include='*_test.go' segment | sed 's/func //'); do \
+		echo "fuzz: $$t"; go test ./segment -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) || exit 1; done
+
+cover: ## statement coverage of the core
+	go test -coverprofile cover.out -coverpkg ./... . ./segment ./wal ./index ./compact ./replace
+	go tool cover -func cover.out | tail -1
+
+clean: ## remove what the targets made
+	rm -rf bin cover.out $(DEMO)

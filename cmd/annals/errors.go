@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/annalsdb/annals"
+	"github.com/spf13/cobra"
+)
+
+// The exit statuses.
+const (
+	exitDone  = 0
+	exitNo    = 1 // the answer is no
+	exitError = 2
+)
+
+// noError is an answer, not a failure: the command was carried out and what was
+// asked for is not so.
+type noError struct{ message string }
+
+func (e *noError) Error() string { return e.message }
+
+func answerNo(format string, args ...any) error {
+	return &noError{fmt.Sprintf(format, args...)}
+}
+
+// hintError adds to an error what one can do about it.
+type hintError struct {
+	err  error
+	hint string
+}
+
+func (e *hintError) Error() string { return e.err.Error() }
+func (e *hintError) Unwrap() error { return e.err }
+
+func withHint(err error, format string, args ...any) error {
+	return &hintError{err, fmt.Sprintf(format, args...)}
+}
+
+// usageError is the answer to a command line that makes no sense.
+func usageError(cmd *cobra.Command, err error) error {
+	hint := fmt.Sprintf("usage: %s", cmd.UseLine())
+	if strings.Contains(err.Error(), "unknown shorthand flag") {
+		hint += "\nput -- before words that begin with a dash and are no flags"
+	}
+	return withHint(err, "%s\n%s --help says more", hint, cmd.CommandPath())
+}
+
+// explain adds to an error of the store in dir what one can do about it.
+func explain(err error, dir string) error {
+	var hinted *hintError
+	switch {
+	case err == nil || errors.As(err, &hinted):
+		return err
+	case errors.Is(err, annals.ErrLocked):
+		return withHint(err, "one process writes a store at a time; get, scan, samples, tail, stats, verify, export and backup work beside it")
+	case errors.Is(err, annals.ErrCorrupt):
+		return withHint(err, "annals verify %q lists all the damage; annals repair %q NEWDIR saves everything else", dir, dir)
+	case errors.Is(err, annals.ErrNewerFormat):
+		return withHint(err, "use the version of annals that wrote it, or a later one")
+	case errors.Is(err, annals.ErrFailed):
+		return withHint(err, "look at the disk; the next command that writes to the store recovers it")
+	case errors.Is(err, annals.ErrCompacted):
+		return withHint(err, "annals scan and annals samples give what is there now; annals tail goes on from the number above")
+	case errors.Is(err, annals.ErrNotStore), isMissing(err, dir):
+		return withHint(err, "annals put %q KEY VALUE makes a new store, in a directory that is empty or not there yet", dir)
+	}
+	return err
+}
+
+// isMissing reports whether err is there because dir is not.
+func isMissing(err error, dir string) bool {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	_, err = os.Stat(dir)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// report prints the outcome of a command and returns its exit status. A reader
+// that had enough, as in `annals scan data | head`, is no error.
+func report(stderr io.Writer, err error) int {
+	if err == nil || errors.Is(err, errReaderGone) {
+		return exitDone
+	}
+	message := err.Error()
+	if errors.Is(err, context.Canceled) {
+		message = strings.Replace(message, context.Canceled.Error(), "interrupted", 1)
+	}
+	// The store's errors begin with its name, and wrap others that do.
+	message = strings.ReplaceAll(": "+message, ": annals: ", ": ")
+	fmt.Fprintf(stderr, "annals%s\n", message)
+	var hinted *hintError
+	if errors.As(err, &hinted) {
+		for line := range strings.Lines(hinted.hint) {
+			fmt.Fprintf(stderr, "  %s\n", strings.TrimSuffix(line, "\n"))
+		}
+	}
+	var no *noError
+	if errors.As(err, &no) {
+		return exitNo
+	}
+	return exitError
+}

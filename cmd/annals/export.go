@@ -1,0 +1,157 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/annalsdb/annals"
+	"github.com/spf13/cobra"
+)
+
+// exportFlags are the flags of export.
+type exportFlags struct {
+	format  string
+	series  []string
+	padding string
+}
+
+func newExport() *cobra.Command {
+	var f exportFlags
+	cmd := verb("export DIR", "Write everything, or samples, in a form that others read",
+		func(cmd *cobra.Command, args []string) error { return runExport(cmd, args[0], &f) })
+	cmd.Long = `Export writes the present state of a store. The formats are
+
+  jsonl    all keys, then the samples series by series, as annals load reads them
+  article  samples only: the value, a space and its CRC32 in hex, one a line. A
+           value that is not JSON on one line cannot be written so; the status is
+           then 1, and standard error says how many were left out.
+  csv      samples only: seq, series, at, and a column for each field of the values`
+	cmd.Example = `  annals export data > data.ndjson
+  annals export data --format csv --series load --series cpu > load.csv
+  annals export data --format article --padding space --series hall-003 > hall.log`
+	cmd.Flags().StringVar(&f.format, "format", "jsonl", "jsonl, article or csv")
+	cmd.Flags().StringArrayVar(&f.series, "series", nil, "only this series, and no keys; may be given several times")
+	cmd.Flags().StringVar(&f.padding, "padding", "zero", "what fills up short checksums in the article's format: zero or space")
+	return cmd
+}
+
+func runExport(cmd *cobra.Command, dir string, f *exportFlags) error {
+	write, ok := map[string]func(*exporter) error{
+		"jsonl": exportJSONL, "article": exportArticle, "csv": exportCSV,
+	}[f.format]
+	if !ok {
+		return usageError(cmd, fmt.Errorf("--format must be jsonl, article or csv, not %q", f.format))
+	}
+	checksum, ok := map[string]string{"zero": " %08x\n", "space": " %8x\n"}[f.padding]
+	if !ok {
+		return usageError(cmd, fmt.Errorf("--padding must be zero or space, not %q", f.padding))
+	}
+	return withReader(dir, func(reader *annals.Reader) error {
+		snapshot := reader.Snapshot()
+		defer snapshot.Close()
+		e := &exporter{
+			snapshot: snapshot, out: newOutput(cmd), checksum: checksum,
+			series: f.series, all: len(f.series) == 0, done: cmd.Context().Err,
+		}
+		if err := e.findSeries(); err != nil {
+			return err
+		}
+		return e.out.closing(write(e))
+	})
+}
+
+// exporter writes one snapshot.
+type exporter struct {
+	snapshot *annals.Snapshot
+	out      *output
+	series   []string // to write
+	all      bool     // everything is to be written, keys too
+	checksum string   // how the article's format spells one
+	done     func() error
+}
+
+// findSeries lists all series, or checks that those asked for are there.
+func (e *exporter) findSeries() error {
+	there := map[string]bool{}
+	for info, err := range e.snapshot.Series() {
+		if err != nil {
+			return err
+		}
+		there[info.Name] = true
+		if e.all {
+			e.series = append(e.series, info.Name)
+		}
+	}
+	for _, name := range e.series {
+		if !there[name] {
+			return answerNo("no series %q", name)
+		}
+	}
+	return nil
+}
+
+// eachSample calls fn for the samples of all series that are to be written.
+func (e *exporter) eachSample(fn func(annals.Sample) error) error {
+	for _, name := range e.series {
+		for sample, err := range e.snapshot.Samples(name, annals.Window{}) {
+			err = errors.Join(err, e.done())
+			if err == nil {
+				err = fn(sample)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func exportJSONL(e *exporter) error {
+	if e.all {
+		for entry, err := range e.snapshot.Scan(annals.Range{}) {
+			err = errors.Join(err, e.done())
+			if err == nil {
+				err = e.out.object(entry.AppendJSON)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return e.eachSample(func(s annals.Sample) error { return e.out.object(s.AppendJSON) })
+}
+
+func exportArticle(e *exporter) error {
+	left := 0
+	var line []byte
+	err := e.eachSample(func(s annals.Sample) error {
+		if bytes.ContainsAny(s.Value, "\r\n") || !json.Valid(s.Value) {
+			left++
+			return nil
+		}
+		line = appendArticle(line[:0], s.Value, e.checksum)
+		_, err := e.out.Write(line)
+		return err
+	})
+	if err == nil && left > 0 {
+		return answerNo("left out %d samples that are not JSON on one line", left)
+	}
+	return err
+}
+
+// exportCSV reads everything twice: the header needs to know every field.
+func exportCSV(e *exporter) error {
+	w := newCSVWriter(e.out)
+	if err := e.eachSample(func(s annals.Sample) error { return w.announce(s.Value) }); err != nil {
+		return err
+	}
+	if err := w.header(); err != nil {
+		return err
+	}
+	if err := e.eachSample(w.write); err != nil {
+		return err
+	}
+	return w.flush()
+}

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/annalsdb/annals"
+	"github.com/spf13/cobra"
+)
+
+func newGet() *cobra.Command {
+	var key keyFlag
+	var raw bool
+	cmd := verb("get DIR KEY", "Print the value of a key", func(cmd *cobra.Command, args []string) error {
+		name, err := key.key(args[1])
+		if err != nil {
+			return err
+		}
+		return withReader(args[0], func(reader *annals.Reader) error {
+			value, err := reader.Get(name)
+			if errors.Is(err, annals.ErrNotFound) {
+				return answerNo("no key %q in %q", name, args[0])
+			}
+			if err != nil {
+				return err
+			}
+			out := newOutput(cmd)
+			out.Write(value) // a failure shows at Flush
+			if !raw {
+				out.WriteByte('\n')
+			}
+			return out.Flush()
+		})
+	})
+	cmd.Long = `Get prints the value's bytes and a newline. The status is 1 if there is no such key.`
+	cmd.Example = `  annals get data user:1 | jq .name
+  annals get data photo --raw > photo.jpg`
+	key.register(cmd)
+	cmd.Flags().BoolVar(&raw, "raw", false, "print the value's bytes and nothing else")
+	return cmd
+}

@@ -1,0 +1,279 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/annalsdb/annals"
+	"github.com/spf13/cobra"
+)
+
+// importFlags are the flags of import.
+type importFlags struct {
+	writeFlags
+	series string
+	format string
+	asJSON bool
+}
+
+func newImport() *cobra.Command {
+	var f importFlags
+	cmd := verb("import DIR FILE", "Take in a log of checksummed lines, JSON lines, or CSV",
+		func(cmd *cobra.Command, args []string) error { return runImport(cmd, args[0], args[1], &f) })
+	cmd.Long = `Import makes each record of FILE a sample of a series. The formats are
+
+  article  a JSON object, a space and its CRC32 in hex, padded with spaces or zeros.
+           Lines that are damaged are left out, and standard error says where and
+           why; whole records inside them are recovered.
+  jsonl    any JSON, one a line
+  csv      a header, then rows: each becomes a JSON object. An export of annals gets
+           its series and times back.
+
+The field or column "timestamp" or "time", in Unix seconds or like 2024-11-22T14:00:00Z,
+is the time of the sample; without one it is the time of the import.
+FILE - is standard input.`
+	cmd.Example = `  annals import data measures.log
+  annals import data export.csv --series hall-003
+  zcat old.log.gz | annals import data - --series old --format article`
+	f.register(cmd)
+	cmd.Flags().StringVar(&f.series, "series", "", "the series (default: FILE's name without folder and ending)")
+	cmd.Flags().StringVar(&f.format, "format", "", "article, jsonl or csv (default: guessed from FILE)")
+	cmd.Flags().BoolVar(&f.asJSON, "json", false, "print what was imported and left out as one JSON object")
+	return cmd
+}
+
+// importReport is what an import found.
+type importReport struct {
+	Format    string    `json:"format"`
+	Imported  int       `json:"imported"`  // samples written: whole and recovered
+	Whole     int       `json:"whole"`     // good records
+	Recovered int       `json:"recovered"` // good records found inside bad lines
+	LeftOut   []leftOut `json:"left_out,omitempty"`
+}
+
+// leftOut is a piece of the file that did not become a sample.
+type leftOut struct {
+	Line   int    `json:"line"`
+	Offset int64  `json:"offset"` // of the piece in the file
+	Bytes  int    `json:"bytes"`
+	Reason string `json:"reason"`
+}
+
+func (r *importReport) leaveOut(l leftOut) { r.LeftOut = append(r.LeftOut, l) }
+
+func runImport(cmd *cobra.Command, dir, file string, f *importFlags) error {
+	in, size, err := openInput(cmd, []string{file})
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	if f.series == "" && file == "-" {
+		return usageError(cmd, errors.New("--series is missing: standard input has no name"))
+	}
+	buffered := bufio.NewReaderSize(interruptible(cmd.Context(), in), 64<<10)
+	if f.format == "" {
+		f.format = guessFormat(file, buffered)
+	}
+	read, ok := map[string]func(*importer) error{
+		"article": importArticle, "jsonl": importJSONL, "csv": importCSV,
+	}[f.format]
+	if !ok {
+		return usageError(cmd, fmt.Errorf("--format must be article, jsonl or csv, not %q", f.format))
+	}
+	report := importReport{Format: f.format}
+	opts := f.options(cmd)
+	err = withStore(dir, opts, func(store *annals.Store) error {
+		bar := newProgress(cmd, "importing")
+		defer bar.end()
+		return writeThrough(cmd, store, opts.Sync, false, func(p *pipeline) error {
+			return read(&importer{
+				in: buffered, size: size, bar: bar, pipeline: p, report: &report, maxValue: int(f.maxValue),
+				series: f.series, file: file, done: cmd.Context().Err,
+			})
+		})
+	})
+	tellImport(cmd, file, &report)
+	if err == nil && f.asJSON {
+		err = printJSON(cmd, report)
+	}
+	return err
+}
+
+// tellImport says on standard error what became of the file.
+func tellImport(cmd *cobra.Command, file string, r *importReport) {
+	w := cmd.ErrOrStderr()
+	for _, l := range r.LeftOut {
+		fmt.Fprintf(w, "%s:%d: left out %d bytes at offset %d: %s\n", file, l.Line, l.Bytes, l.Offset, l.Reason)
+	}
+	r.Imported = r.Whole + r.Recovered
+	fmt.Fprintf(w, "%s: %d samples: %d whole, %d recovered from damaged lines; %d pieces left out\n",
+		file, r.Imported, r.Whole, r.Recovered, len(r.LeftOut))
+}
+
+// importer reads one file into a store.
+type importer struct {
+	in       io.Reader
+	size     int64
+	bar      *progress
+	pipeline *pipeline
+	report   *importReport
+	maxValue int
+	series   string // "" for the file's name
+	file     string
+	done     func() error // not nil once the import shall end
+}
+
+// seriesName is the series of samples that name none themselves.
+func (im *importer) seriesName() string {
+	if im.series != "" {
+		return im.series
+	}
+	base := filepath.Base(im.file)
+	return strings.TrimSuffix(base, filepath.Ext(base))
+}
+
+// add writes one sample; a zero time is the present.
+func (im *importer) add(series string, at time.Time, value []byte) error {
+	if err := im.done(); err != nil {
+		return err
+	}
+	o := op{kind: annals.KindSample, name: series, value: value, at: at}
+	if err := o.check(im.maxValue); err != nil {
+		return err
+	}
+	var b annals.Batch
+	o.addTo(&b)
+	return im.pipeline.submit(&b)
+}
+
+func importArticle(im *importer) error {
+	lines, series := newLineReader(im.in), im.seriesName()
+	for {
+		line, err := lines.next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		im.bar.update(lines.end, im.size)
+		if len(bytes.TrimSpace(line)) == 0 {
+			continue
+		}
+		record, err := articleRecord(line)
+		if err != nil {
+			if err := im.addRecovered(lines, line, err); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := im.add(series, timestampOf(record), record); err != nil {
+			return lines.fail(err)
+		}
+		im.report.Whole++
+	}
+}
+
+// addRecovered writes the whole records inside a bad line and reports the rest.
+func (im *importer) addRecovered(lines *lineReader, line []byte, reason error) error {
+	from := 0
+	leave := func(to int, reason string) {
+		if piece := bytes.TrimSpace(line[from:to]); len(piece) > 0 {
+			im.report.leaveOut(leftOut{lines.number, lines.start + int64(from), to - from, reason})
+		}
+	}
+	for _, place := range articleRecover(line) {
+		leave(place[0], "it was cut short, and the next record was written behind it")
+		record := line[place[0]:place[1]]
+		if err := im.add(im.seriesName(), timestampOf(record), record); err != nil {
+			return lines.fail(err)
+		}
+		im.report.Recovered++
+		from = min(place[1]+len(" 00000000"), len(line))
+	}
+	leave(len(line), reason.Error())
+	return nil
+}
+
+func importJSONL(im *importer) error {
+	lines, series := newLineReader(im.in), im.seriesName()
+	for {
+		line, err := lines.next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		im.bar.update(lines.end, im.size)
+		value := bytes.TrimSpace(line)
+		switch {
+		case len(value) == 0:
+			continue
+		case !json.Valid(value):
+			im.report.leaveOut(leftOut{lines.number, lines.start, len(line), "it is not JSON"})
+			continue
+		}
+		if err := im.add(series, timestampOf(value), value); err != nil {
+			return lines.fail(err)
+		}
+		im.report.Whole++
+	}
+}
+
+// timestampOf is the time that a record itself tells in its field timestamp or
+// time, in Unix seconds or RFC 3339; zero if it tells none.
+func timestampOf(record []byte) time.Time {
+	var fields struct {
+		Timestamp json.RawMessage `json:"timestamp"`
+		Time      json.RawMessage `json:"time"`
+	}
+	if json.Unmarshal(record, &fields) != nil {
+		return time.Time{} // no object, so without fields
+	}
+	for _, raw := range []json.RawMessage{fields.Timestamp, fields.Time} {
+		text := raw
+		if len(raw) > 0 && raw[0] == '"' {
+			text, _ = unquote(raw)
+		}
+		if at, err := pointInTime(string(text)); err == nil {
+			return at
+		}
+	}
+	return time.Time{}
+}
+
+// guessFormat looks at the file's name and its first lines.
+func guessFormat(file string, in *bufio.Reader) string {
+	if strings.EqualFold(filepath.Ext(file), ".csv") {
+		return "csv"
+	}
+	head, _ := in.Peek(64 << 10) // what cannot be read now fails the import soon
+	article, jsonl := 0, 0
+	for line := range bytes.Lines(head) {
+		line = bytes.TrimSpace(line)
+		if _, err := articleRecord(line); err == nil {
+			article++
+		} else if json.Valid(line) {
+			jsonl++
+		}
+	}
+	switch {
+	case article > 0 && article >= jsonl:
+		return "article"
+	case jsonl > 0:
+		return "jsonl"
+	}
+	header, _, _ := bytes.Cut(bytes.TrimSpace(head), []byte("\n"))
+	if bytes.ContainsRune(header, ',') && header[0] != '{' {
+		return "csv"
+	}
+	return "article"
+}

@@ -1,0 +1,6 @@
+//go:build !unix
+
+package main
+
+// dropPrivileges has nothing to drop.
+func dropPrivileges() {}

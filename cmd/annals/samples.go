@@ -1,0 +1,64 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/annalsdb/annals"
+	"github.com/spf13/cobra"
+)
+
+func newSamples() *cobra.Command {
+	var w annals.Window
+	var since, until timeFlag
+	cmd := verb("samples DIR SERIES", "Print the samples of a series", func(cmd *cobra.Command, args []string) error {
+		if w.Limit < 0 {
+			return usageError(cmd, fmt.Errorf("--limit must not be negative"))
+		}
+		w.Since, w.Until = time.Time(since), time.Time(until)
+		return withReader(args[0], func(reader *annals.Reader) error {
+			out := newOutput(cmd)
+			return out.closing(writeSamples(cmd, out, reader, args[1], w))
+		})
+	})
+	cmd.Long = `Samples prints a line {"seq":N,"ser":S,"at":T,"val":V} for each sample, in the order in
+which they were appended. A time is given as 2024-11-22T14:00:00Z, in Unix seconds,
+or as how long ago, such as 10m. The status is 1 if there is no such series.`
+	cmd.Example = `  annals samples data load --since 10m
+  annals samples data load --reverse --limit 1
+  annals samples data cpu --since 2024-11-22T14:00:00Z --until 2024-11-22T15:00:00Z | jq .val.busy_pct`
+	cmd.Flags().Var(&since, "since", "only samples of this time and later")
+	cmd.Flags().Var(&until, "until", "only samples before this time")
+	cmd.Flags().Uint64Var(&w.FromSeq, "from-seq", 0, "only this sequence number and higher ones")
+	cmd.Flags().Uint64Var(&w.ToSeq, "to-seq", 0, "only this sequence number and lower ones; 0 is all")
+	cmd.Flags().IntVar(&w.Limit, "limit", 0, "at most so many samples; 0 is all")
+	cmd.Flags().BoolVar(&w.Reverse, "reverse", false, "from the newest to the oldest")
+	return cmd
+}
+
+// writeSamples writes the samples of one series, and tells an empty window from
+// a series that does not exist.
+func writeSamples(cmd *cobra.Command, out *output, reader *annals.Reader, series string, w annals.Window) error {
+	found := false
+	for sample, err := range reader.Samples(series, w) {
+		if err == nil {
+			err = cmd.Context().Err()
+		}
+		if err != nil {
+			return err
+		}
+		found = true
+		if err := out.object(sample.AppendJSON); err != nil {
+			return err
+		}
+	}
+	if found {
+		return nil
+	}
+	for info, err := range reader.Series() {
+		if err != nil || info.Name == series {
+			return err
+		}
+	}
+	return answerNo("no series %q", series)
+}
