@@ -40,6 +40,7 @@ type opening struct {
 	verdict  segment.Verdict // of the open segment, if there is one
 	clock    *clock
 	builder  *index.Builder
+	index    *index.Index // what the builder made, once all is replayed
 	files    []*segmentFile
 	damage   []*CorruptError
 	report   RecoveryReport

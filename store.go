@@ -65,6 +65,7 @@ func Open(dir string, opts *Options) (*Store, error) {
 		op.closeFiles()
 		return nil, errors.Join(fmt.Errorf("annals: opening %q: %w", dir, err), lock.release())
 	}
+	op.index = op.builder.Index()
 	op.report.Took = time.Since(begun).Round(time.Microsecond).String()
 	s := newStore(op, lock)
 	o.Logger.Info("annals: opened", "dir", dir, "recovery", s.recovery.String(), "keys", s.index.Len())
@@ -104,7 +105,7 @@ func refuseNetworkFS(dir string, o *Options) error {
 
 func newStore(op *opening, lock *dirLock) *Store {
 	s := &Store{
-		core:     &core{dir: op.dir, index: op.builder.Index(), clock: op.clock, closed: make(chan struct{})},
+		core:     &core{dir: op.dir, index: op.index, clock: op.clock, closed: make(chan struct{})},
 		opts:     op.opts,
 		lock:     lock,
 		recovery: op.report,

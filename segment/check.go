@@ -55,6 +55,8 @@ type checker struct {
 	got      Footer
 	next     uint64        // in a segment without gaps, the seq that must come
 	last     uint64        // the seq of the latest record
+	name     []byte        // in key order, the latest record's key
+	lastName []byte        // the one before it
 	inCommit bool          // the latest record had "more"
 	ended    bool          // the footer was read
 	open     *CorruptError // the run of bad lines that has not ended
@@ -119,11 +121,11 @@ func (c *checker) take(l *Line) error {
 
 func (c *checker) record(l *Line) error {
 	v := &l.View
-	if !c.header.Compacted() {
+	if c.header.Compacted() {
+		c.order(l)
+	} else {
 		c.sequence(l.Offset, v.Seq)
 		c.inCommit = v.More
-	} else if c.header.Order == BySeq && v.Seq <= c.last {
-		c.report(l.Offset, fmt.Errorf("sequence number %d behind %d", v.Seq, c.last))
 	}
 	c.open = nil
 	c.last = v.Seq
@@ -137,6 +139,24 @@ func (c *checker) record(l *Line) error {
 		return c.visit(l)
 	}
 	return nil
+}
+
+// order checks that a record of a compacted segment is of the kind that the
+// segment is for, and belongs behind the one before it.
+func (c *checker) order(l *Line) {
+	v := &l.View
+	if (v.Kind == Sample) != (c.header.Order == BySeq) {
+		c.report(l.Offset, errUnexpected)
+		return
+	}
+	compared := 0
+	if c.header.Order == ByKey {
+		c.name, c.lastName = appendDecoded(c.lastName[:0], v.name, v.nameAs), c.name
+		compared = bytes.Compare(c.name, c.lastName)
+	}
+	if compared < 0 || compared == 0 && v.Seq <= c.last {
+		c.report(l.Offset, errOrder)
+	}
 }
 
 // sequence checks that seq is the one that must come, and gives the bad lines

@@ -47,6 +47,7 @@ var (
 	errLong       = errors.New("line is longer than 256 MiB")
 	errBlank      = errors.New("empty line inside the log")
 	errSeq        = errors.New("sequence number is not the next one")
+	errOrder      = errors.New("record does not belong behind the one before it")
 	errInCommit   = errors.New("commit is not whole")
 	errAhead      = errors.New("mark tells of records that are missing")
 	errAfter      = errors.New("line behind the footer")
