@@ -46,7 +46,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer db.Close() // nothing acknowledged depends on it
+	defer db.Close()                                                      // nothing acknowledged depends on it
 	if err := annals.PutJSON(db, "user:1", User{"Ann", 41}); err != nil { // durable once it returns
 		log.Fatal(err)
 	}

@@ -68,6 +68,9 @@ func Open(dir string, opts *Options) (*Store, error) {
 	op.index = op.builder.Index()
 	op.report.Took = time.Since(begun).Round(time.Microsecond).String()
 	s := newStore(op, lock)
+	for _, q := range s.recovery.Quarantined {
+		o.Logger.Warn("annals: a torn tail was moved away", "path", q.Path, "segment", q.Segment, "offset", q.Offset, "bytes", q.Bytes, "reason", q.Reason)
+	}
 	o.Logger.Info("annals: opened", "dir", dir, "recovery", s.recovery.String(), "keys", s.index.Len())
 	return s, nil
 }
