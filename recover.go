@@ -205,7 +205,10 @@ func (o *opening) closeFiles() {
 func (o *opening) act() error {
 	switch {
 	case o.fresh:
-		return o.install()
+		if err := o.install(); err != nil {
+			return err
+		}
+		return o.tidy()
 	case o.manifest.Open != 0:
 		o.report.Segment = o.manifest.Open
 		return o.recover()

@@ -1,0 +1,292 @@
+package faultfs
+
+import (
+	"io"
+	"io/fs"
+	"path/filepath"
+	"syscall"
+
+	"github.com/annalsdb/annals/replace"
+)
+
+// file implements replace.File.
+type file struct {
+	fs            *FS
+	node          *inode
+	name          string
+	reads, writes bool
+	closed        bool
+	lock          lockState
+}
+
+type lockState int
+
+const (
+	unlocked lockState = iota
+	shared
+	exclusive
+)
+
+// begin counts an operation on the file; fs.mu is held from here on.
+func (h *file) begin(kind Kind, off int64, n int) (*Fault, error) {
+	fault := h.fs.begin(kind, h.name, off, n)
+	if h.closed {
+		return nil, pathError(kind.String(), h.name, fs.ErrClosed)
+	}
+	return fault, nil
+}
+
+// ReadAt implements replace.File.
+func (h *file) ReadAt(p []byte, off int64) (int, error) {
+	fault, err := h.begin(Read, off, len(p))
+	defer h.fs.mu.Unlock()
+	switch {
+	case err != nil:
+		return 0, err
+	case !h.reads:
+		return 0, pathError("read", h.name, syscall.EBADF)
+	case off < 0:
+		return 0, pathError("readat", h.name, syscall.EINVAL)
+	}
+	n := 0
+	if off < int64(len(h.node.data)) {
+		n = copy(p, h.node.data[off:])
+	}
+	if fault != nil {
+		return min(n, fault.Bytes), pathError("read", h.name, fault.Err)
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// WriteAt implements replace.File.
+func (h *file) WriteAt(p []byte, off int64) (int, error) {
+	fault, err := h.begin(Write, off, len(p))
+	defer h.fs.mu.Unlock()
+	switch {
+	case err != nil:
+		return 0, err
+	case !h.writes:
+		return 0, pathError("write", h.name, syscall.EBADF)
+	case off < 0:
+		return 0, pathError("writeat", h.name, syscall.EINVAL)
+	}
+	if fault != nil {
+		n := min(len(p), fault.Bytes)
+		h.node.write(p[:n], off)
+		return n, pathError("write", h.name, fault.Err)
+	}
+	h.node.write(p, off)
+	return len(p), nil
+}
+
+// write makes one effect for each piece that may reach the disk without the
+// others, and one for a new length.
+func (n *inode) write(p []byte, off int64) {
+	if len(p) == 0 {
+		return
+	}
+	if end := off + int64(len(p)); end > int64(len(n.data)) {
+		n.resize(end)
+	}
+	p = append([]byte(nil), p...)
+	for len(p) > 0 {
+		size := min(int64(len(p)), Piece-off%Piece)
+		e := &effect{off: off, bytes: p[:size], size: -1}
+		n.log = append(n.log, e)
+		n.data = e.file(n.data)
+		p, off = p[size:], off+size
+	}
+}
+
+func (n *inode) resize(size int64) {
+	e := &effect{size: size}
+	n.log = append(n.log, e)
+	n.data = e.file(n.data)
+}
+
+// file makes a file's effect on its contents. Bytes beyond the end, because the
+// new length did not reach the disk, are not there.
+func (e *effect) file(data []byte) []byte {
+	if e.size >= 0 {
+		if e.size <= int64(len(data)) {
+			return data[:e.size:e.size]
+		}
+		return append(data, make([]byte, e.size-int64(len(data)))...)
+	}
+	if e.off < int64(len(data)) {
+		copy(data[e.off:], e.bytes)
+	}
+	return data
+}
+
+// Truncate implements replace.File.
+func (h *file) Truncate(size int64) error {
+	fault, err := h.begin(Truncate, size, 0)
+	defer h.fs.mu.Unlock()
+	switch {
+	case err != nil:
+		return err
+	case fault != nil:
+		return pathError("truncate", h.name, fault.Err)
+	case !h.writes || size < 0:
+		return pathError("truncate", h.name, syscall.EINVAL)
+	}
+	if size != int64(len(h.node.data)) {
+		h.node.resize(size)
+	}
+	return nil
+}
+
+// Sync implements replace.File.
+func (h *file) Sync() error { return h.sync(Sync) }
+
+// SyncData implements replace.File.
+func (h *file) SyncData() error { return h.sync(SyncData) }
+
+func (h *file) sync(kind Kind) error {
+	fault, err := h.begin(kind, 0, 0)
+	defer h.fs.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if late := h.node.late; late != nil {
+		h.node.late = nil
+		h.node.lose()
+		return pathError(kind.String(), h.name, late)
+	}
+	if fault == nil {
+		h.node.harden()
+		return nil
+	}
+	switch h.fs.Failure {
+	case Ext4Data:
+		h.node.late = fault.Err
+		h.node.lose()
+		return nil
+	case Btrfs:
+		h.node.lose()
+		h.node.data = h.node.onDisk(func(e *effect) bool { return e.state == durable })
+	case XFS:
+		h.node.lose()
+		for _, e := range h.node.log {
+			if e.size >= 0 {
+				e.state = durable
+			}
+		}
+	default:
+		h.node.lose()
+	}
+	return pathError(kind.String(), h.name, fault.Err)
+}
+
+// harden makes all pending effects durable.
+func (n *inode) harden() {
+	clean := true
+	for _, e := range n.log {
+		if e.state == pending {
+			e.state = durable
+		}
+		clean = clean && e.state == durable
+	}
+	if !clean {
+		return
+	}
+	// All is on the disk: there is nothing to choose from any more.
+	if n.mode.IsDir() {
+		for _, e := range n.log {
+			e.apply(n.names)
+		}
+	} else {
+		n.disk = append(n.disk[:0:0], n.data...)
+	}
+	n.log = nil
+}
+
+// lose makes all pending effects such that no later sync covers them.
+func (n *inode) lose() {
+	for _, e := range n.log {
+		if e.state == pending {
+			e.state = lost
+		}
+	}
+}
+
+// Stat implements replace.File.
+func (h *file) Stat() (fs.FileInfo, error) {
+	fault, err := h.begin(Stat, 0, 0)
+	defer h.fs.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	if fault != nil {
+		return nil, pathError("stat", h.name, fault.Err)
+	}
+	return h.node.info(filepath.Base(h.name)), nil
+}
+
+// Close implements replace.File. The file is closed even if that fails.
+func (h *file) Close() error {
+	fault, err := h.begin(Close, 0, 0)
+	defer h.fs.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	h.release()
+	h.closed = true
+	h.fs.open--
+	if fault != nil {
+		return pathError("close", h.name, fault.Err)
+	}
+	return nil
+}
+
+// Lock implements replace.File.
+func (h *file) Lock(alone, wait bool) error {
+	fault, err := h.begin(Lock, 0, 0)
+	defer h.fs.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if fault != nil {
+		return pathError("lock", h.name, fault.Err)
+	}
+	h.release()
+	n := h.node
+	for n.exclusive || alone && n.shared > 0 {
+		if !wait {
+			return pathError("lock", h.name, replace.ErrLocked)
+		}
+		n.unlocked.Wait()
+	}
+	if alone {
+		n.exclusive, h.lock = true, exclusive
+	} else {
+		n.shared++
+		h.lock = shared
+	}
+	return nil
+}
+
+// Unlock implements replace.File.
+func (h *file) Unlock() error {
+	_, err := h.begin(Lock, 0, 0)
+	defer h.fs.mu.Unlock()
+	if err == nil {
+		h.release()
+	}
+	return err
+}
+
+func (h *file) release() {
+	switch h.lock {
+	case exclusive:
+		h.node.exclusive = false
+	case shared:
+		h.node.shared--
+	}
+	h.lock = unlocked
+	h.node.unlocked.Broadcast()
+}
