@@ -64,17 +64,19 @@ func (b *backup) run(ctx context.Context, dir string) (err error) {
 	defer func() {
 		if err != nil {
 			for _, path := range made {
-				err = errors.Join(err, b.fs.Remove(path))
+				if e := b.fs.Remove(path); !errors.Is(e, fs.ErrNotExist) {
+					err = errors.Join(err, e)
+				}
 			}
 		}
 	}()
 	for i := range b.manifest.Sealed {
 		f := &b.manifest.Sealed[i]
 		path := filepath.Join(dir, segment.Name(f.Segment))
+		made = append(made, path)
 		if err := b.sealed(ctx, f, path); err != nil {
 			return err
 		}
-		made = append(made, path)
 	}
 	path, err := b.open(dir)
 	if path != "" {
@@ -99,7 +101,16 @@ func (b *backup) sealed(ctx context.Context, f *segment.Footer, path string) err
 	if b.fs.Link(src.path, path) == nil {
 		return nil
 	}
-	return copyFile(ctx, b.fs, src, f.Size(), path) // another file system, or one without links
+	// Another file system, or one without links. A copy is worth what it was made
+	// of, so the bytes are held against the footer.
+	problems, err := segment.CheckSealed(src, f.Size(), src.path, b.manifest.Store, *f, nil)
+	if err == nil && len(problems) > 0 {
+		err = problems[0]
+	}
+	if err != nil {
+		return err
+	}
+	return copyFile(ctx, b.fs, src, f.Size(), path)
 }
 
 // open copies the durable records of the open segment to a sealed one.
@@ -125,7 +136,7 @@ func (b *backup) open(dir string) (path string, err error) {
 	number := m.Next
 	m.Next++
 	path = filepath.Join(dir, segment.Name(number))
-	copied, err := copySealed(b.fs, dir, src, &h, number, end, b.last)
+	copied, err := copySealed(b.fs, dir, src, src.path, &h, number, end, b.last)
 	if err != nil {
 		return "", err
 	}

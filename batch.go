@@ -1,7 +1,6 @@
 package annals
 
 import (
-	"bytes"
 	"fmt"
 	"math"
 	"time"
@@ -31,9 +30,7 @@ const (
 func TTL(d time.Duration) PutOption { return PutOption{optTTL, int64(d)} }
 
 // ExpiresAt makes the key expire at t, rounded up to the microsecond.
-func ExpiresAt(t time.Time) PutOption {
-	return PutOption{optExpires, segment.RoundExpiry(t.UnixNano())}
-}
+func ExpiresAt(t time.Time) PutOption { return PutOption{optExpires, max(ceilMicros(t), 1)} }
 
 // IfSeq makes the write only if the key's present record has this sequence
 // number (Entry.Seq); ErrConflict otherwise. 0 stands for a key that is absent,
@@ -44,11 +41,20 @@ func IfSeq(seq uint64) PutOption { return PutOption{optIfSeq, int64(seq)} }
 // ErrConflict otherwise.
 func IfAbsent() PutOption { return IfSeq(0) }
 
+// ceilMicros is a time in microseconds since 1970, rounded up.
+func ceilMicros(t time.Time) int64 {
+	micros := t.UnixMicro()
+	if t.Nanosecond()%1000 != 0 {
+		micros++
+	}
+	return micros
+}
+
 // AppendOption is a property of one sample: At.
 type AppendOption struct{ at int64 }
 
 // At sets the time that a sample stands for, rounded down to the microsecond. The
-// default is the time of the call. A time in the past or the future is fine:
+// default is the time of the write by the wall clock. A time in the past or the future is fine:
 // samples are kept in the order in which they came.
 func At(t time.Time) AppendOption { return AppendOption{t.UnixMicro()} }
 
@@ -65,8 +71,8 @@ type Batch struct {
 type batchOp struct {
 	rec         wal.Record
 	size        int           // of the value
-	value       []byte        // kept only until its expiry is known
-	ttl         time.Duration // if value is kept
+	value       []byte        // kept only until the record's time is known
+	ttl         time.Duration // of a put, if value is kept
 	ifSeq       uint64
 	conditional bool
 }
@@ -94,10 +100,7 @@ func (b *Batch) key(op batchOp, value []byte, opts []PutOption) {
 			b.fail(fmt.Errorf("annals: a delete can't expire"))
 			return
 		case opt.kind == optTTL:
-			op.ttl, op.value = time.Duration(opt.n), bytes.Clone(value)
-			if op.value == nil {
-				op.value = []byte{}
-			}
+			op.ttl, op.value = time.Duration(opt.n), append([]byte{}, value...)
 		case opt.kind == optExpires:
 			op.rec.Expires = opt.n
 		}
@@ -116,15 +119,18 @@ func (b *Batch) Append(series string, value []byte, opts ...AppendOption) {
 		b.fail(fmt.Errorf("%w: the name of series %.300q must be valid UTF-8 of 1 to %d bytes", ErrTooLarge, series, maxSeries))
 		return
 	}
-	at := time.Now().UnixMicro()
-	for _, opt := range opts {
-		at = opt.at
+	op := batchOp{rec: wal.Record{Kind: segment.Sample, Name: series}, size: len(value)}
+	if len(opts) == 0 {
+		op.value = append([]byte{}, value...)
 	}
-	if at <= -segment.MaxTime || at >= segment.MaxTime {
+	for _, opt := range opts {
+		op.rec.At = opt.at
+	}
+	if op.rec.At <= -segment.MaxTime || op.rec.At >= segment.MaxTime {
 		b.fail(fmt.Errorf("%w: a sample's time can't be that far from 1970", ErrTooLarge))
 		return
 	}
-	b.add(batchOp{rec: wal.Record{Kind: segment.Sample, Name: series, At: at}, size: len(value)}, value)
+	b.add(op, value)
 }
 
 func (b *Batch) add(op batchOp, value []byte) {
@@ -157,9 +163,10 @@ func (b *Batch) Len() int { return len(b.ops) }
 // Reset empties the batch.
 func (b *Batch) Reset() { *b = Batch{ops: b.ops[:0]} }
 
-// records returns the batch as the log takes it, with expiries counted from now,
-// or why it can't be written.
-func (b *Batch) records(maxValue int, now int64) ([]wal.Record, error) {
+// records returns the batch as the log takes it, or why it can't be written.
+// Expiries are counted from now, the store's time; samples without a time of their
+// own get that of the wall clock.
+func (b *Batch) records(maxValue int, now, wall int64) ([]wal.Record, error) {
 	if b.err != nil {
 		return nil, b.err
 	}
@@ -173,10 +180,9 @@ func (b *Batch) records(maxValue int, now int64) ([]wal.Record, error) {
 			return nil, fmt.Errorf("%w: the value is %d bytes long, the limit is %d (Options.MaxValue)", ErrTooLarge, op.size, maxValue)
 		}
 		if op.value != nil {
-			if op.rec.Expires = expiry(now, op.ttl); op.rec.Expires >= segment.MaxTime {
-				return nil, fmt.Errorf("%w: an expiry that far ahead can't be written", ErrTooLarge)
+			if err := op.date(now, wall); err != nil {
+				return nil, err
 			}
-			op.encode(op.value)
 		}
 		if size := segment.MaxLineSize(len(op.rec.Body)); size > segment.MaxLine {
 			return nil, fmt.Errorf("%w: the record takes up to %d bytes in the log, the limit is %d", ErrTooLarge, size, segment.MaxLine)
@@ -184,6 +190,17 @@ func (b *Batch) records(maxValue int, now int64) ([]wal.Record, error) {
 		records[i] = op.rec
 	}
 	return records, nil
+}
+
+// date gives a record the time that it was waiting for.
+func (op *batchOp) date(now, wall int64) error {
+	if op.rec.Kind == segment.Sample {
+		op.rec.At = max(min(wall, segment.MaxTime-1), 1-segment.MaxTime)
+	} else if op.rec.Expires = expiry(now, op.ttl); op.rec.Expires >= segment.MaxTime {
+		return fmt.Errorf("%w: an expiry that far ahead can't be written", ErrTooLarge)
+	}
+	op.encode(op.value)
+	return nil
 }
 
 // expiry is now + ttl in microseconds, rounded up; at least 1, since 0 is never.

@@ -3,6 +3,8 @@ package annals
 import (
 	"sync"
 	"time"
+
+	"github.com/annalsdb/annals/segment"
 )
 
 // clock is the store's time T, in microseconds since 1970, which decides what has
@@ -10,7 +12,9 @@ import (
 // recorded, runs on with the monotonic clock, is never behind the wall clock and
 // never goes back: a clock that is set back does not bring expired keys back.
 type clock struct {
-	wall func() time.Time
+	wall   func() time.Time
+	begun  time.Time
+	before int64 // the latest time that earlier sessions recorded
 
 	mu   sync.Mutex
 	base int64     // T ...
@@ -19,10 +23,14 @@ type clock struct {
 }
 
 func newClock(wall func() time.Time, recorded int64) *clock {
-	c := &clock{wall: wall, at: wall()}
-	c.base = max(c.at.UnixMicro(), recorded)
+	c := &clock{wall: wall, begun: wall(), before: recorded}
+	c.at, c.base = c.begun, max(c.begun.UnixMicro(), recorded)
 	return c
 }
+
+// maxClock is the latest T: a wall clock beyond it must not make us write a time
+// that nobody can read.
+const maxClock = segment.MaxTime - 1
 
 // now returns T.
 func (c *clock) now() int64 {
@@ -33,8 +41,21 @@ func (c *clock) now() int64 {
 	if micros := wall.UnixMicro(); micros > t {
 		c.base, c.at, t = micros, wall, micros
 	}
-	c.last = max(c.last, t)
+	c.last = min(max(c.last, t), maxClock)
 	return c.last
+}
+
+// trusted returns the time by which expired bytes may be destroyed. T alone will
+// not do: it is wrong for as long as the wall clock is far ahead. What earlier
+// sessions recorded, and the time since by the monotonic clock, does; the wall
+// clock itself only after it has been so for the length of grace.
+func (c *clock) trusted(grace time.Duration) int64 {
+	wall := c.wall()
+	since := max(wall.Sub(c.begun), 0)
+	if since > grace {
+		return min(c.now(), wall.UnixMicro())
+	}
+	return min(c.now(), wall.UnixMicro(), c.before+since.Microseconds())
 }
 
 // expired tells whether a record with this expiry is hidden.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -56,7 +57,7 @@ func (s *Store) stopCompaction() {
 	s.compaction.cancel()
 	<-s.compaction.done
 	s.compaction.job.Lock() // a Compact by hand ends too
-	s.compaction.job.Unlock()
+	defer s.compaction.job.Unlock()
 }
 
 // compactInBackground rewrites what is worth it, whenever a segment was sealed
@@ -78,7 +79,7 @@ func (s *Store) compactInBackground() {
 			if done {
 				break
 			}
-			if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrFailed) {
+			if errors.Is(err, ErrCorrupt) || s.log.Failure() != nil {
 				return
 			}
 			if err != nil {
@@ -135,12 +136,24 @@ func (s *Store) keepFrom() uint64 {
 
 // segmentStats describes the sealed segments to Pick.
 func (s *Store) segmentStats() (stats []compact.Stat) {
-	now := min(s.clock.now(), s.opts.Now().UnixMicro())
+	now := s.clock.trusted(s.opts.Compaction.Grace)
+	v := s.files.acquire()
+	if v == nil {
+		return nil
+	}
+	defer v.release()
 	m := s.manifest.copy()
 	for i := range m.Sealed {
 		f := &m.Sealed[i]
+		file := v.byID[f.Segment]
+		if file == nil {
+			continue // sealed or replaced just now
+		}
 		u := s.index.Usage(f.Segment)
-		stat := compact.Stat{Segment: f.Segment, First: f.First, Last: f.Last, Bytes: f.Bytes, Live: u.Entries + u.Samples, Held: u.Tombstones}
+		stat := compact.Stat{
+			Segment: f.Segment, First: f.First, Last: f.Last, Bytes: f.Bytes - file.header,
+			Live: u.Entries + u.Samples, Held: u.Tombstones,
+		}
 		if u.Expiring > 0 && u.LatestExpiry+s.opts.Compaction.Grace.Microseconds() < now {
 			stat.Live -= u.Expiring
 			stat.Held += u.Expiring
@@ -195,7 +208,7 @@ func pace(total int64, progress func(done, total int64)) func(context.Context, i
 }
 
 // settled tells whether a segment is an output of compaction in which nothing has
-// died since.
+// died since, or will by itself.
 func (s *Store) settled(f *segment.Footer) bool {
 	v := s.files.acquire()
 	if v == nil {
@@ -208,7 +221,7 @@ func (s *Store) settled(f *segment.Footer) bool {
 	}
 	h, line, err := segment.ReadHeader(file, f.Size(), file.path)
 	u := s.index.Usage(f.Segment)
-	return err == nil && h.Compacted() && u.Entries+u.Samples == f.Bytes-line.End()
+	return err == nil && h.Compacted() && u.Expiring == 0 && u.Entries+u.Samples == f.Bytes-line.End()
 }
 
 // compactLocked runs one job, from its inputs to a store that does not need them.
@@ -240,6 +253,9 @@ func (s *Store) compactLocked(ctx context.Context, inputs []uint64, pace func(co
 		}
 		if damage := (*CorruptError)(nil); errors.As(err, &damage) {
 			s.noteDamage(damage)
+		}
+		if unsynced := (*replace.SyncError)(nil); errors.As(err, &unsynced) {
+			s.log.Fail(err)
 		}
 		return stats, err
 	}
@@ -282,8 +298,7 @@ func (s *Store) plan(v *version, inputs []uint64) (*compact.Job, []segment.Foote
 // none begins below its number.
 func (s *Store) judge(outside uint64) func(*segment.View, string) compact.Verdict {
 	grace := s.opts.Compaction.Grace.Microseconds()
-	// Both clocks must be past: one moment under a clock far ahead destroys nothing.
-	now := min(s.clock.now(), s.opts.Now().UnixMicro())
+	now := s.clock.trusted(s.opts.Compaction.Grace)
 	return func(v *segment.View, name string) compact.Verdict {
 		if v.Kind == segment.Sample {
 			return compact.Keep
@@ -327,7 +342,7 @@ func (s *Store) adopt(ctx context.Context, footers []segment.Footer, result *com
 		})
 	}
 	if err != nil {
-		return s.abandon(outputs, err)
+		return s.abandon(result, outputs, err)
 	}
 	s.files.add(outputs...)
 	s.moveEntries(inputs, result) // 7
@@ -344,7 +359,8 @@ func (s *Store) openOutputs(result *compact.Result) (files []*segmentFile, err e
 		if err != nil {
 			return files, err
 		}
-		files = append(files, &segmentFile{number: number, path: op.path(number), ReaderAt: file, Closer: file})
+		header := int64(len(result.Outputs[i].Header.AppendLine(nil)))
+		files = append(files, &segmentFile{number: number, path: op.path(number), header: header, ReaderAt: file, Closer: file})
 	}
 	return files, nil
 }
@@ -352,16 +368,17 @@ func (s *Store) openOutputs(result *compact.Result) (files []*segmentFile, err e
 // abandon removes the outputs of a job that did not reach MANIFEST. If it is not
 // known whether it did, because a sync failed, they stay, and the store takes no
 // more writes.
-func (s *Store) abandon(outputs []*segmentFile, err error) error {
-	var unsynced *replace.SyncError
-	if errors.As(err, &unsynced) {
-		s.log.Fail(err)
-	}
+func (s *Store) abandon(result *compact.Result, outputs []*segmentFile, err error) error {
 	for _, f := range outputs {
 		err = errors.Join(err, f.Close())
-		if unsynced == nil {
-			err = errors.Join(err, s.opts.FS.Remove(f.path))
-		}
+	}
+	if unsynced := (*replace.SyncError)(nil); errors.As(err, &unsynced) {
+		s.log.Fail(err)
+		return err
+	}
+	for i := range result.Outputs {
+		path := filepath.Join(s.dir, segment.Name(result.Outputs[i].Footer.Segment))
+		err = errors.Join(err, s.opts.FS.Remove(path))
 	}
 	return err
 }

@@ -13,6 +13,7 @@ import (
 type segmentFile struct {
 	number uint64
 	path   string
+	header int64 // the length of its header line
 	io.ReaderAt
 	io.Closer
 
@@ -37,7 +38,9 @@ type files struct {
 	current atomic.Pointer[version]
 	mu      sync.Mutex
 	remove  func(*segmentFile) // unlinks one that is retired
-	lost    []error            // of closing and removing
+
+	lostMu sync.Mutex
+	lost   []error // of closing
 }
 
 func newFiles(all []*segmentFile, remove func(*segmentFile)) *files {
@@ -89,8 +92,8 @@ func (fs *files) close() error {
 	if old != nil {
 		old.release()
 	}
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
+	fs.lostMu.Lock()
+	defer fs.lostMu.Unlock()
 	return errors.Join(fs.lost...)
 }
 
@@ -134,11 +137,9 @@ func (v *version) release() {
 	}
 }
 
-// note keeps an error for close. release may run with mu held.
+// note keeps an error for close.
 func (fs *files) note(err error) {
-	go func() {
-		fs.mu.Lock()
-		defer fs.mu.Unlock()
-		fs.lost = append(fs.lost, err)
-	}()
+	fs.lostMu.Lock()
+	defer fs.lostMu.Unlock()
+	fs.lost = append(fs.lost, err)
 }

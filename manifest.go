@@ -51,9 +51,24 @@ func readAll(fsys replace.FS, path string, limit int64) (text []byte, err error)
 	return text, nil
 }
 
-// writeManifest replaces MANIFEST.
+// writeManifest replaces MANIFEST. An error other than *replace.SyncError means
+// that the old one is still there. Nothing is written that could not be read again.
 func writeManifest(fsys replace.FS, dir string, m *segment.Manifest) error {
-	return replace.WriteFile(filepath.Join(dir, manifestName), m.Append(nil), replace.On(fsys))
+	path := filepath.Join(dir, manifestName)
+	text := m.Append(nil)
+	if _, err := segment.ParseManifest(path, text); err != nil {
+		return fmt.Errorf("annals: refusing to write a MANIFEST that could not be read: %w", err)
+	}
+	err := replace.WriteFile(path, text, replace.On(fsys))
+	var unsynced *replace.SyncError
+	if err == nil || errors.As(err, &unsynced) {
+		return err
+	}
+	// A rename may have failed and be done nevertheless.
+	if now, again := readManifest(fsys, dir); again == nil && now.Generation == m.Generation || again != nil && !errors.Is(again, fs.ErrNotExist) {
+		return &replace.SyncError{Path: path, Err: errors.Join(err, again), Unknown: true}
+	}
+	return err
 }
 
 // newManifest is that of a store in which nothing is yet.
@@ -69,6 +84,7 @@ func newManifest(clock int64) (segment.Manifest, error) {
 type listing struct {
 	segments   []uint64 // by number
 	manifest   bool
+	index      bool
 	temps      []string // unfinished files of MANIFEST
 	foreign    []string // everything that annals did not make
 	quarantine bool
@@ -90,7 +106,9 @@ func listDir(fsys replace.FS, dir string) (listing, error) {
 			l.greatest = max(l.greatest, n)
 		case name == manifestName:
 			l.manifest = true
-		case name == lockName || name == indexName:
+		case name == lockName:
+		case name == indexName:
+			l.index = true
 		case name == quarantineName:
 			l.quarantine = true
 		case replace.IsTempOf(name, manifestName) || replace.IsTempOf(name, indexName):
@@ -120,8 +138,8 @@ func (l *listing) missing(dir string) error {
 		return &CorruptError{Path: filepath.Join(dir, manifestName), Reason: "the file is missing beside segments; annals repair can rebuild it"}
 	case len(l.foreign) > 0:
 		return fmt.Errorf("%w: %q holds other files, %q among them", ErrNotStore, dir, l.foreign[0])
-	case l.quarantine:
-		return fmt.Errorf("%w: %q holds a quarantine but no MANIFEST", ErrNotStore, dir)
+	case l.quarantine || l.index:
+		return fmt.Errorf("%w: %q holds parts of a store but no MANIFEST", ErrNotStore, dir)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/annalsdb/annals/replace"
 	"github.com/annalsdb/annals/segment"
 )
 
@@ -17,10 +18,17 @@ type manifestState struct {
 }
 
 // change replaces MANIFEST by one that edit has changed. After an error it is as
-// it was, unless that is a *replace.SyncError.
+// it was, unless that is a *replace.SyncError. The lock is looked at again: if
+// somebody has replaced its file, another writer may be at work.
 func (ms *manifestState) change(s *Store, edit func(*segment.Manifest)) error {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
+	if err := s.log.Failure(); err != nil {
+		return &FailedError{Err: err}
+	}
+	if err := s.lock.check(); err != nil {
+		return &replace.SyncError{Path: s.lock.path, Err: err}
+	}
 	m := ms.Manifest
 	m.Sealed = slices.Clone(m.Sealed)
 	edit(&m)
@@ -28,6 +36,7 @@ func (ms *manifestState) change(s *Store, edit func(*segment.Manifest)) error {
 	m.Next = ms.next.Load()
 	m.Clock = s.clock.now()
 	if err := writeManifest(s.opts.FS, s.dir, &m); err != nil {
+		ms.Generation = m.Generation // never a second MANIFEST with the same number
 		return err
 	}
 	ms.Manifest = m

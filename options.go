@@ -54,7 +54,7 @@ type Compaction struct {
 	// Off leaves all compaction to Store.Compact. Default: false.
 	Off bool
 	// MinLive is the share of a segment's bytes that must be alive to leave the
-	// segment alone, 0 to 1. Default: 0.5.
+	// segment alone, above 0 and at most 1. Default: 0.5.
 	MinLive float64
 	// Rate is how many bytes a second background compaction reads at the most,
 	// so that it does not get in the way of the store's users. Default: 32 MiB.
@@ -134,7 +134,7 @@ func (o *Options) withDefaults() (Options, error) {
 		return c, fmt.Errorf("annals: Options.History is %d, must not be negative", c.History)
 	case c.Sync < SyncNever:
 		return c, fmt.Errorf("annals: Options.Sync is %d, must be SyncAlways, SyncEvery(d) or SyncNever", c.Sync)
-	case c.Compaction.MinLive < 0 || c.Compaction.MinLive > 1:
+	case !(c.Compaction.MinLive >= 0 && c.Compaction.MinLive <= 1): // NaN too
 		return c, fmt.Errorf("annals: Options.Compaction.MinLive is %v, must be 0 to 1", c.Compaction.MinLive)
 	case c.Compaction.Rate < 0 || c.Compaction.Grace < 0:
 		return c, fmt.Errorf("annals: Options.Compaction has a negative Rate or Grace")

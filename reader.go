@@ -93,6 +93,9 @@ func (r *Reader) loadOnce() (_ *readerState, generation uint64, err error) {
 		return nil, 0, err
 	}
 	generation = op.manifest.Generation
+	if err := op.judge(); err != nil {
+		return nil, generation, err
+	}
 	state := &readerState{manifest: op.manifest}
 	if op.manifest.Open != 0 {
 		if err := op.examine(); err != nil {
@@ -122,8 +125,10 @@ func (r *Reader) loadOnce() (_ *readerState, generation uint64, err error) {
 func (st *readerState) replayOpen(op *opening) error {
 	m := &op.manifest
 	if m.Open == 0 {
+		op.builder.Reached(m.Seq - 1)
 		return nil
 	}
+	op.builder.Reached(op.verdict.Last)
 	file, size, err := op.open(m.Open)
 	if err != nil {
 		return err
@@ -200,28 +205,59 @@ func (r *Reader) Close() error {
 }
 
 // Get returns the value of a key, or ErrNotFound. The slice is the caller's.
-func (r *Reader) Get(key string) ([]byte, error) { return r.now().Get(key) }
+func (r *Reader) Get(key string) ([]byte, error) {
+	e, err := r.Lookup(key)
+	return e.Value, err
+}
 
 // Lookup returns the value of a key with its sequence number and expiry, or
 // ErrNotFound.
-func (r *Reader) Lookup(key string) (Entry, error) { return r.now().Lookup(key) }
+func (r *Reader) Lookup(key string) (Entry, error) {
+	r.mu.RLock() // Refresh closes the files of the state that it replaces
+	defer r.mu.RUnlock()
+	return r.state.Lookup(key)
+}
 
 // Scan yields the keys of a range with their values, as Store.Scan does.
-func (r *Reader) Scan(rg Range) iter.Seq2[Entry, error] { return r.now().Scan(rg) }
+func (r *Reader) Scan(rg Range) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		s := r.Snapshot()
+		defer s.Close()
+		s.Scan(rg)(yield)
+	}
+}
 
 // Samples yields the samples of a series in a window, as Store.Samples does.
 func (r *Reader) Samples(series string, w Window) iter.Seq2[Sample, error] {
-	return r.now().Samples(series, w)
+	return func(yield func(Sample, error) bool) {
+		s := r.Snapshot()
+		defer s.Close()
+		s.Samples(series, w)(yield)
+	}
 }
 
 // Series yields all series by name.
-func (r *Reader) Series() iter.Seq2[SeriesInfo, error] { return r.now().Series() }
+func (r *Reader) Series() iter.Seq2[SeriesInfo, error] {
+	return func(yield func(SeriesInfo, error) bool) {
+		s := r.Snapshot()
+		defer s.Close()
+		s.Series()(yield)
+	}
+}
 
 // Snapshot returns the present state, which Refresh does not change.
-func (r *Reader) Snapshot() *Snapshot { return r.now().Snapshot() }
+func (r *Reader) Snapshot() *Snapshot {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.state.Snapshot()
+}
 
 // View calls fn with a snapshot and closes it. It returns fn's error.
-func (r *Reader) View(fn func(*Snapshot) error) error { return r.now().View(fn) }
+func (r *Reader) View(fn func(*Snapshot) error) error {
+	s := r.Snapshot()
+	defer s.Close()
+	return fn(s)
+}
 
 // Stats describes the store as it was read. What a store counts since Open is 0.
 func (r *Reader) Stats() Stats {
@@ -233,8 +269,10 @@ func (r *Reader) Stats() Stats {
 
 // Backup makes directory dir a copy of the store, as Store.Backup does.
 func (r *Reader) Backup(ctx context.Context, dir string) error {
-	state := r.now()
+	r.mu.RLock()
+	state := r.state
 	v := state.files.acquire()
+	r.mu.RUnlock()
 	if v == nil {
 		return ErrClosed
 	}
@@ -280,7 +318,7 @@ func (r *Reader) pass(ctx context.Context, next *uint64, first bool, yield func(
 	last := max(state.index.Last(), state.manifest.Seq-1)
 	news.published.Store(last)
 	history := func() uint64 { return state.manifest.History }
-	w := watcher{core: state.core, news: &news, history: history, ctx: ctx, next: *next}
+	w := watcher{core: state.core, news: &news, history: history, durable: func() uint64 { return last }, ctx: ctx, next: *next}
 	if err := w.start(); err != nil && (first || !errors.Is(err, ErrAhead)) {
 		return err
 	}
@@ -290,6 +328,10 @@ func (r *Reader) pass(ctx context.Context, next *uint64, first bool, yield func(
 			if !yield(rec, nil) {
 				return errStopped
 			}
+		}
+		*next = max(*next, w.next)
+		if err == ErrClosed && r.now() != state {
+			return nil // somebody has refreshed the reader; news goes on from there
 		}
 		if err != nil {
 			return err

@@ -2,6 +2,7 @@ package annals_test
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -34,5 +35,29 @@ func TestReadmeLinesAreValid(t *testing.T) {
 	for _, line := range lines {
 		_, err := segment.DecodeLine([]byte(line + "\n"))
 		require.NoError(t, err, line)
+	}
+}
+
+// TestDurabilityNamesTestsThatExist keeps the page's promises from naming a proof
+// that is not there.
+func TestDurabilityNamesTestsThatExist(t *testing.T) {
+	page, err := os.ReadFile("DURABILITY.md")
+	require.NoError(t, err)
+	have := map[string]bool{}
+	for _, pattern := range []string{"*_test.go", "*/*_test.go"} {
+		files, err := filepath.Glob(pattern)
+		require.NoError(t, err)
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			require.NoError(t, err)
+			for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllSubmatch(text, -1) {
+				have[string(m[1])] = true
+			}
+		}
+	}
+	named := regexp.MustCompile("`(Test\\w+)`").FindAllSubmatch(page, -1)
+	require.Greater(t, len(named), 40)
+	for _, m := range named {
+		require.True(t, have[string(m[1])], "DURABILITY.md names %s, which does not exist", m[1])
 	}
 }

@@ -84,10 +84,22 @@ func (o *opening) find() error {
 	if o.manifest, err = readManifest(o.fs(), o.dir); err != nil {
 		return err
 	}
+	return o.judge()
+}
+
+// judge looks at what MANIFEST does not list.
+func (o *opening) judge() error {
+	l, err := listDir(o.fs(), o.dir)
+	if err != nil {
+		return err
+	}
 	o.manifest.Next = max(o.manifest.Next, l.greatest+1)
 	o.temps = l.temps
 	for _, n := range l.unlisted(&o.manifest) {
 		left, err := judgeUnlisted(o.fs(), o.dir, n, &o.manifest)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // only a reader sees that: a writer has removed it
+		}
 		if err != nil {
 			return err
 		}
@@ -103,11 +115,23 @@ func (o *opening) examine() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	o.verdict, err = segment.Examine(file, size, o.path(o.manifest.Open), o.manifest.Store, o.manifest.Open)
+	o.verdict, err = examineBesideWriter(file, size, o.path(o.manifest.Open), o.manifest.Store, o.manifest.Open)
 	if err == nil && o.verdict.Header.First != o.manifest.Seq {
 		err = &CorruptError{Path: o.path(o.manifest.Open), Reason: fmt.Sprintf("it begins with record %d, MANIFEST says %d", o.verdict.Header.First, o.manifest.Seq)}
 	}
 	return err
+}
+
+// examineBesideWriter is segment.Examine for a file that somebody may be writing:
+// a scan that reads one part before and the next part after a batch was written
+// can take that for damage. Damage is there when one looks again.
+func examineBesideWriter(r io.ReaderAt, size int64, path, store string, number uint64) (v segment.Verdict, err error) {
+	for range 3 {
+		if v, err = segment.Examine(r, size, path, store, number); !errors.Is(err, ErrCorrupt) {
+			break
+		}
+	}
+	return v, err
 }
 
 // open opens a segment that MANIFEST lists.
@@ -159,11 +183,11 @@ func (o *opening) replaySealed(f *segment.Footer) error {
 		return err
 	}
 	path := o.path(f.Segment)
-	o.files = append(o.files, &segmentFile{number: f.Segment, path: path, ReaderAt: file, Closer: file})
-	h, _, err := segment.ReadHeader(file, size, path)
+	h, line, err := segment.ReadHeader(file, size, path)
 	if err != nil {
-		return err
+		return errors.Join(err, file.Close())
 	}
+	o.files = append(o.files, &segmentFile{number: f.Segment, path: path, header: line.Size, ReaderAt: file, Closer: file})
 	problems, err := segment.CheckSealed(file, size, path, o.manifest.Store, *f, func(l *segment.Line) error {
 		return o.add(f.Segment, l, h.Order != segment.ByKey)
 	})
@@ -172,6 +196,9 @@ func (o *opening) replaySealed(f *segment.Footer) error {
 	}
 	if len(problems) > 0 && h.HoldsKeys() {
 		return problems[0]
+	}
+	for _, p := range problems {
+		o.builder.Damage(f.Segment, p.Offset, f.Bytes, f.First, f.Last)
 	}
 	o.damage = append(o.damage, problems...)
 	return nil
@@ -205,6 +232,7 @@ func (o *opening) closeFiles() {
 func (o *opening) act() error {
 	switch {
 	case o.fresh:
+		o.report.Clean = true
 		if err := o.install(); err != nil {
 			return err
 		}
@@ -277,8 +305,8 @@ func (o *opening) quarantine(file replace.File, tail *segment.Tail) error {
 		return err
 	}
 	defer p.Discard()
-	if _, err := io.Copy(p, io.NewSectionReader(file, tail.Offset, tail.Bytes)); err != nil {
-		return err
+	if n, err := io.Copy(p, io.NewSectionReader(file, tail.Offset, tail.Bytes)); err != nil || n != tail.Bytes {
+		return errors.Join(err, fmt.Errorf("annals: %d of %d bytes could be copied to %q", n, tail.Bytes, path))
 	}
 	o.report.Quarantined = append(o.report.Quarantined, Quarantined{
 		Path: path, Segment: o.manifest.Open, Offset: tail.Offset, Bytes: tail.Bytes, Reason: tail.Reason,
@@ -295,7 +323,7 @@ func (o *opening) rewrite(file replace.File) (undo func() error, err error) {
 	}
 	number := o.manifest.Next
 	o.manifest.Next++
-	w, err := copySealed(o.fs(), o.dir, file, &o.verdict.Header, number, o.verdict.End, o.verdict.Last)
+	w, err := copySealed(o.fs(), o.dir, file, o.path(o.manifest.Open), &o.verdict.Header, number, o.verdict.End, o.verdict.Last)
 	if err != nil {
 		return nil, err
 	}
@@ -316,9 +344,10 @@ type sealedCopy struct {
 	discard func() error
 }
 
-// copySealed copies the records of an open segment up to offset end and number
-// last, byte for byte and without marks, to a new sealed segment in dir.
-func copySealed(fsys replace.FS, dir string, from io.ReaderAt, old *segment.Header, number uint64, end int64, last uint64) (_ *sealedCopy, err error) {
+// copySealed copies the records of an open segment, which lie before offset end,
+// up to number last, byte for byte and without marks, to a new sealed segment in
+// dir. All of them must be there and whole, however often they were read before.
+func copySealed(fsys replace.FS, dir string, from io.ReaderAt, path string, old *segment.Header, number uint64, end int64, last uint64) (_ *sealedCopy, err error) {
 	h := segment.Header{Store: old.Store, Segment: number, First: old.First, From: []uint64{old.Segment}}
 	w, err := compact.NewWriter(fsys, dir, h)
 	if err != nil {
@@ -329,16 +358,25 @@ func copySealed(fsys replace.FS, dir string, from io.ReaderAt, old *segment.Head
 			err = errors.Join(err, w.Discard())
 		}
 	}()
+	next := old.First
 	scan := segment.NewScanner(from, 0, end)
-	for scan.Scan() {
-		if l := scan.Line(); l.Kind == segment.RecordLine && l.View.Seq <= last {
-			if _, err := w.Add(l.View.Seq, l.Bytes); err != nil {
+	for next <= last && scan.Scan() {
+		l := scan.Line()
+		if l.Kind == segment.BadLine || l.Kind == segment.RecordLine && l.View.Seq != next {
+			return nil, &CorruptError{Path: path, Offset: l.Offset, FirstSeq: next, LastSeq: last, Reason: "the line can't be copied: it is damaged, or not the next one"}
+		}
+		if l.Kind == segment.RecordLine {
+			if _, err := w.Add(next, l.Bytes); err != nil {
 				return nil, err
 			}
+			next++
 		}
 	}
 	if err := scan.Err(); err != nil {
 		return nil, err
+	}
+	if next <= last {
+		return nil, &CorruptError{Path: path, Offset: end, FirstSeq: next, LastSeq: last, Reason: "records are missing at the end"}
 	}
 	footer, err := w.Finish()
 	return &sealedCopy{footer: footer, discard: w.Discard}, err

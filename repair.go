@@ -84,6 +84,9 @@ func (r *repairer) run() error {
 			return err
 		}
 	}
+	if err := r.leaveOutRewritten(); err != nil {
+		return err
+	}
 	for i := range r.files {
 		if err := r.read(i); err != nil {
 			return err
@@ -158,6 +161,37 @@ func (r *repairer) open(number uint64) error {
 	}
 	r.files = append(r.files, &repairFile{File: file, path: op.path(number), size: size, number: number})
 	r.total += 2 * size
+	return nil
+}
+
+// leaveOutRewritten takes out segments that a whole copy was made from. Without
+// MANIFEST they can't be told from living ones otherwise, and a compaction's input
+// may hold a value whose delete has gone with another.
+func (r *repairer) leaveOutRewritten() error {
+	rewritten := map[uint64]bool{}
+	for _, f := range r.files {
+		h, _, err := segment.ReadHeader(f, f.size, f.path)
+		if err != nil || len(h.From) == 0 {
+			continue
+		}
+		var last segment.LineKind
+		scan := segment.NewScanner(f, 0, f.size)
+		for scan.Scan() {
+			last = scan.Line().Kind
+		}
+		if scan.Err() != nil {
+			return scan.Err()
+		}
+		for _, n := range h.From {
+			rewritten[n] = rewritten[n] || last == segment.FooterLine
+		}
+	}
+	r.files = slices.DeleteFunc(r.files, func(f *repairFile) bool {
+		if rewritten[f.number] {
+			f.Close() // only read
+		}
+		return rewritten[f.number]
+	})
 	return nil
 }
 

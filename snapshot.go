@@ -1,7 +1,6 @@
 package annals
 
 import (
-	"errors"
 	"fmt"
 	"iter"
 	"math"
@@ -96,10 +95,11 @@ func (r Range) bounds() (from, to string, empty bool) {
 func (s *Snapshot) Scan(r Range) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		from, to, empty := r.bounds()
-		if s.index == nil {
+		if !s.usable() {
 			yield(Entry{}, ErrClosed)
 			return
 		}
+		s.mu.RUnlock()
 		if empty {
 			return
 		}
@@ -133,7 +133,9 @@ func (s *Snapshot) entry(e index.Entry, keyOnly bool) (Entry, error) {
 	return entry, err
 }
 
-// span is a Window with every bound filled in; times in microseconds.
+// span is a Window with every bound filled in; times in microseconds. Samples are
+// kept to the microsecond, rounded down, so one is not before a bound iff its time
+// is not before the bound rounded up.
 type span struct {
 	first, last  uint64 // both included
 	since, until int64  // until not included
@@ -145,22 +147,12 @@ func (w Window) span(newest uint64) span {
 		p.last = min(p.last, w.ToSeq)
 	}
 	if !w.Since.IsZero() {
-		p.since = ceilMicros(w.Since.UnixNano())
+		p.since = ceilMicros(w.Since)
 	}
 	if !w.Until.IsZero() {
-		p.until = ceilMicros(w.Until.UnixNano())
+		p.until = ceilMicros(w.Until)
 	}
 	return p
-}
-
-// ceilMicros rounds up: samples are kept to the microsecond, rounded down, so one
-// is not before a bound iff its time is not before the bound rounded up.
-func ceilMicros(nanos int64) int64 {
-	micros := nanos / 1000
-	if nanos > micros*1000 {
-		micros++
-	}
-	return micros
 }
 
 func (p span) holds(v *segment.View) bool {
@@ -171,69 +163,65 @@ func (p span) holds(v *segment.View) bool {
 // error, and the loop may go on behind it.
 func (s *Snapshot) Samples(series string, w Window) iter.Seq2[Sample, error] {
 	return func(yield func(Sample, error) bool) {
-		if s.index == nil {
+		if !s.usable() {
 			yield(Sample{}, ErrClosed)
 			return
 		}
+		s.mu.RUnlock()
 		count := 0
 		p := w.span(s.index.Last())
 		for b := range s.index.Blocks(series, p.first, p.last, p.since, p.until, w.Reverse) {
-			samples, damage := s.block(b, series, p)
+			found := s.block(b, series, p)
 			if w.Reverse {
-				slices.Reverse(samples)
+				slices.Reverse(found)
 			}
-			for _, sample := range samples {
-				count++
-				if !yield(sample, nil) || count == w.Limit {
+			for _, f := range found {
+				if f.err == nil {
+					count++
+				}
+				if !yield(f.Sample, f.err) || f.err == ErrClosed || count > 0 && count == w.Limit {
 					return
 				}
 			}
-			if damage != nil && (!yield(Sample{Series: series}, damage) || damage == ErrClosed) {
-				return
-			}
 		}
 	}
 }
 
-// block reads a block and returns the samples of the series in it, and the first
-// damage that it met.
-func (s *Snapshot) block(b index.Block, series string, p span) (samples []Sample, damage error) {
+// found is a sample of a block, or damage in its place.
+type found struct {
+	Sample
+	err error
+}
+
+// block reads a block and returns the samples of the series in it, and the damage
+// between them.
+func (s *Snapshot) block(b index.Block, series string, p span) (list []found) {
 	if !s.usable() {
-		return nil, ErrClosed
+		return []found{{err: ErrClosed}}
 	}
 	defer s.mu.RUnlock()
 	f := s.version.byID[b.Segment]
-	damage = s.core.lines(f, b.Start, b.End, func(l *segment.Line) error {
-		if v := &l.View; l.Kind == segment.RecordLine && v.Kind == segment.Sample && p.holds(v) && v.NameIs(series) {
-			samples = append(samples, Sample{Series: series, Seq: v.Seq, At: timeOfSample(v.At), Value: v.AppendValue(nil)})
-		}
-		return nil
-	})
-	return samples, damage
-}
-
-// lines calls fn with every good line of a stretch of a segment and returns the
-// first damage, or the first error of fn.
-func (c *core) lines(f *segmentFile, from, to int64, fn func(*segment.Line) error) (damage error) {
-	scan := segment.NewScanner(f, from, to)
+	scan := segment.NewScanner(f, b.Start, b.End)
 	for scan.Scan() {
 		l := scan.Line()
-		if l.Kind == segment.BadLine {
-			e := &CorruptError{Path: f.path, Offset: l.Offset, Reason: l.Reason.Error()}
-			c.noteDamage(e)
-			if damage == nil {
-				damage = e
-			}
-			continue
-		}
-		if err := fn(l); err != nil {
-			return err
+		switch v := &l.View; {
+		case l.Kind == segment.BadLine:
+			list = append(list, found{Sample{Series: series}, s.core.badLine(f, l)})
+		case l.Kind == segment.RecordLine && v.Kind == segment.Sample && p.holds(v) && v.NameIs(series):
+			list = append(list, found{Sample: Sample{Series: series, Seq: v.Seq, At: timeOfSample(v.At), Value: v.AppendValue(nil)}})
 		}
 	}
 	if err := scan.Err(); err != nil {
-		return errors.Join(damage, fmt.Errorf("annals: reading %q: %w", f.path, err))
+		list = append(list, found{Sample{Series: series}, fmt.Errorf("annals: reading %q: %w", f.path, err)})
 	}
-	return damage
+	return list
+}
+
+// badLine is the error for a line that is not valid.
+func (c *core) badLine(f *segmentFile, l *segment.Line) *CorruptError {
+	e := &CorruptError{Path: f.path, Offset: l.Offset, Reason: l.Reason.Error()}
+	c.noteDamage(e)
+	return e
 }
 
 // Series yields all series by name.
@@ -243,7 +231,7 @@ func (s *Snapshot) Series() iter.Seq2[SeriesInfo, error] {
 			yield(SeriesInfo{}, ErrClosed)
 			return
 		}
-		all := s.core.index.Series()
+		all := s.index.Series()
 		s.mu.RUnlock()
 		for _, info := range all {
 			if !yield(seriesInfo(info), nil) {

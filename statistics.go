@@ -28,7 +28,7 @@ func (c *core) stats(m segment.Manifest) Stats {
 		LastSeq: max(c.index.Last(), m.Seq-1), Durable: c.index.Last(), History: m.History,
 		Clock: timeOfSample(c.clock.now()), LiveRatio: 1,
 	}
-	for _, info := range c.index.Series() {
+	for _, info := range c.index.Snapshot().Series() {
 		st.Series++
 		st.Samples += info.Samples
 	}

@@ -20,7 +20,7 @@ const indexName = "INDEX"
 // Store is an open store: the one writer of its directory. It is safe for
 // concurrent use.
 //
-// Locks, outermost first: submit, the log's, pending, manifest.mu, the files' and
+// Locks, outermost first: submit, manifest.mu, the log's, pending, the files' and
 // the index's. None but submit is held while anything waits for a sync, except
 // manifest.mu for that of MANIFEST.
 type Store struct {
@@ -30,6 +30,7 @@ type Store struct {
 	log      *wal.Log
 	recovery RecoveryReport
 
+	closing  sync.Once
 	submit   sync.Mutex // held while a write is decided and queued, and while Update's function runs
 	shut     bool       // no more writes; guarded by submit
 	pending  pending    // records that are queued and not yet visible
@@ -65,6 +66,7 @@ func Open(dir string, opts *Options) (*Store, error) {
 		op.closeFiles()
 		return nil, errors.Join(fmt.Errorf("annals: opening %q: %w", dir, err), lock.release())
 	}
+	op.builder.Reached(op.manifest.Seq - 1)
 	op.index = op.builder.Index()
 	op.report.Took = time.Since(begun).Round(time.Microsecond).String()
 	s := newStore(op, lock)
@@ -134,6 +136,9 @@ func newStore(op *opening, lock *dirLock) *Store {
 // unlink removes a segment that compaction has replaced. If that fails the file is
 // a leftover for the next Open.
 func (s *Store) unlink(f *segmentFile) {
+	if s.isClosed() {
+		return // without the lock nothing may be removed; the next Open does it
+	}
 	if err := s.opts.FS.Remove(f.path); err != nil {
 		s.opts.Logger.Warn("annals: a dead segment could not be removed", "path", f.path, "err", err)
 	}
@@ -148,22 +153,20 @@ func (s *Store) Durable() uint64 { return s.log.Durable() }
 // Close refuses new calls, finishes the writes that are queued, ends watchers and
 // iterators with ErrClosed, and leaves a cleanly closed store. Its error says what
 // could not be saved; nothing that was acknowledged as durable depends on it.
-// Closing twice does nothing.
-func (s *Store) Close() error {
-	s.submit.Lock()
-	if s.shut {
+// Closing again waits for the first Close and does nothing.
+func (s *Store) Close() (err error) {
+	s.closing.Do(func() {
+		s.submit.Lock()
+		s.shut = true
 		s.submit.Unlock()
-		return nil
-	}
-	s.shut = true
-	s.submit.Unlock()
 
-	s.stopCompaction()
-	err := s.log.Close()
-	close(s.closed)
-	s.news.broadcast()
-	err = errors.Join(err, s.files.close(), s.lock.release())
-	s.opts.Logger.Info("annals: closed", "dir", s.dir, "err", err)
+		s.stopCompaction()
+		err = s.log.Close()
+		close(s.closed)
+		s.news.broadcast()
+		err = errors.Join(err, s.files.close(), s.lock.release())
+		s.opts.Logger.Info("annals: closed", "dir", s.dir, "err", err)
+	})
 	return err
 }
 
@@ -173,16 +176,16 @@ type host Store
 func (h *host) NewSegment() uint64 { return h.manifest.next.Add(1) - 1 }
 
 func (h *host) Opened(seg *wal.Segment) {
-	h.files.add(&segmentFile{number: seg.Number, path: filepath.Join(h.dir, segment.Name(seg.Number)), ReaderAt: seg, Closer: seg})
+	header := segment.Header{Store: h.manifest.Store, Segment: seg.Number, First: seg.First}
+	h.files.add(&segmentFile{
+		number: seg.Number, path: filepath.Join(h.dir, segment.Name(seg.Number)),
+		header: int64(len(header.AppendLine(nil))), ReaderAt: seg, Closer: seg,
+	})
 }
 
-// Install replaces MANIFEST at a rotation and at a clean close. The lock is looked
-// at again: if somebody has replaced its file, another writer may be at work.
+// Install replaces MANIFEST at a rotation and at a clean close.
 func (h *host) Install(sealed *segment.Footer, open *wal.Segment, seq uint64) error {
 	s := (*Store)(h)
-	if err := s.lock.check(); err != nil {
-		return &replace.SyncError{Path: s.lock.path, Err: err}
-	}
 	err := s.manifest.change(s, func(m *segment.Manifest) {
 		m.Open, m.Seq = 0, seq
 		if sealed != nil {

@@ -41,12 +41,12 @@ func (s *Store) runTx(fn func(*Tx) error) (_ *Commit, owner bool, err error) {
 		return nil, false, ErrClosed
 	}
 	next, latest, epoch := s.log.Next()
-	tx := &Tx{s: s, next: next, now: s.clock.now(), own: map[string]*Entry{}}
+	tx := &Tx{s: s, next: next, now: s.clock.now(), wall: s.opts.Now().UnixMicro(), own: map[string]*Entry{}}
 	defer func() { tx.over = true }()
 	if err := fn(tx); err != nil {
 		return &Commit{c: latest, err: err}, false, nil
 	}
-	records, err := tx.batch.records(s.opts.MaxValue, tx.now)
+	records, err := tx.batch.records(s.opts.MaxValue, tx.now, tx.wall)
 	if err != nil {
 		return nil, false, err
 	}
@@ -63,11 +63,15 @@ type Tx struct {
 	s       *Store
 	next    uint64 // the number of its first write
 	now     int64
+	wall    int64
 	batch   Batch
 	own     map[string]*Entry // its writes; nil for a delete
 	samples []Sample
 	over    bool
 }
+
+// errTxOver is what a transaction answers after its function has returned.
+var errTxOver = fmt.Errorf("%w: the transaction is over", ErrClosed)
 
 // Put gives key a value. The error is that of a bad argument, or ErrConflict of
 // IfSeq or IfAbsent; the transaction may go on after it.
@@ -83,7 +87,7 @@ func (tx *Tx) Delete(key string, opts ...PutOption) error {
 // write adds one write to the transaction, after its conditions.
 func (tx *Tx) write(opts []PutOption, key string, add func(*Batch)) error {
 	if tx.over {
-		return fmt.Errorf("%w: the transaction is over", ErrClosed)
+		return errTxOver
 	}
 	for _, opt := range opts {
 		if opt.kind != optIfSeq {
@@ -95,7 +99,7 @@ func (tx *Tx) write(opts []PutOption, key string, add func(*Batch)) error {
 	}
 	var one Batch
 	add(&one)
-	records, err := one.records(tx.s.opts.MaxValue, tx.now)
+	records, err := one.records(tx.s.opts.MaxValue, tx.now, tx.wall)
 	if err != nil {
 		return err
 	}
@@ -169,6 +173,9 @@ func (tx *Tx) Get(key string) ([]byte, error) {
 // Lookup returns the value of a key with its sequence number and expiry, or
 // ErrNotFound.
 func (tx *Tx) Lookup(key string) (Entry, error) {
+	if tx.over {
+		return Entry{}, errTxOver
+	}
 	e, ok := tx.own[key]
 	if !ok {
 		r, queued := tx.s.pending.latest(key)
@@ -212,6 +219,10 @@ func (tx *Tx) overlay() (keys map[string]*Entry, samples []Sample) {
 // up to the beginning of the loop included.
 func (tx *Tx) Scan(r Range) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
+		if tx.over {
+			yield(Entry{}, errTxOver)
+			return
+		}
 		keys, _ := tx.overlay()
 		over := tx.inRange(keys, r)
 		snapshot := tx.s.Snapshot() // after the overlay: nothing can fall between them
@@ -281,6 +292,10 @@ func cloneEntry(e *Entry, keyOnly bool) Entry {
 // included.
 func (tx *Tx) Samples(series string, w Window) iter.Seq2[Sample, error] {
 	return func(yield func(Sample, error) bool) {
+		if tx.over {
+			yield(Sample{}, errTxOver)
+			return
+		}
 		_, samples := tx.overlay()
 		snapshot := tx.s.Snapshot()
 		defer snapshot.Close()
@@ -324,6 +339,10 @@ func (tx *Tx) Samples(series string, w Window) iter.Seq2[Sample, error] {
 // Series yields all series by name, with what the transaction has appended.
 func (tx *Tx) Series() iter.Seq2[SeriesInfo, error] {
 	return func(yield func(SeriesInfo, error) bool) {
+		if tx.over {
+			yield(SeriesInfo{}, errTxOver)
+			return
+		}
 		_, over := tx.overlay()
 		sums := map[string]SeriesInfo{}
 		last := uint64(0)

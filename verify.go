@@ -152,7 +152,7 @@ func (v *verifier) count(l *segment.Line) error {
 // open judges the open segment as Open would.
 func (v *verifier) open() error {
 	return v.withFile(v.manifest.Open, func(r io.ReaderAt, size int64, path string) error {
-		verdict, err := segment.Examine(r, size, path, v.manifest.Store, v.manifest.Open)
+		verdict, err := examineBesideWriter(r, size, path, v.manifest.Store, v.manifest.Open)
 		if damage := (*CorruptError)(nil); errors.As(err, &damage) {
 			v.report.Problems = append(v.report.Problems, damage)
 			return nil

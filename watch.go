@@ -57,7 +57,7 @@ func (s *signal) next() <-chan struct{} {
 // *CorruptError.
 func (s *Store) Watch(ctx context.Context, from uint64) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		w := watcher{core: s.core, news: &s.news, history: s.history, ctx: ctx, next: from}
+		w := watcher{core: s.core, news: &s.news, history: s.history, durable: s.Durable, ctx: ctx, next: from}
 		if err := w.start(); err != nil {
 			yield(Record{}, err)
 			return
@@ -82,6 +82,7 @@ type watcher struct {
 	core    *core
 	news    *signal
 	history func() uint64
+	durable func() uint64
 	ctx     context.Context
 	next    uint64 // the number that comes next
 
@@ -94,7 +95,7 @@ func (w *watcher) start() error {
 	if w.next == 0 {
 		w.next = history
 	}
-	switch published := w.news.published.Load(); {
+	switch published := max(w.news.published.Load(), w.durable()); {
 	case w.next < history:
 		return &CompactedError{First: history}
 	case w.next > published+1:
@@ -122,8 +123,14 @@ func (w *watcher) more() ([]Record, error) {
 			return nil, ErrClosed
 		}
 		b, found := w.core.index.Find(w.next)
+		// After the search: compaction raises history before it takes blocks away. A
+		// segment that we hold and that history covers has all its records.
+		if history := w.history(); w.next < history {
+			v.release()
+			return nil, &CompactedError{First: history}
+		}
 		if !found || b.FirstSeq > published {
-			// A recovery or a failed write has left a gap that ends at published.
+			// A recovery has left a gap in the numbers that ends at published.
 			v.release()
 			w.next = published + 1
 			return nil, nil
@@ -132,11 +139,6 @@ func (w *watcher) more() ([]Record, error) {
 		if f == nil { // a compaction came in between
 			v.release()
 			continue
-		}
-		// A segment that we hold and that history covers still has all its records.
-		if history := w.history(); w.next < history {
-			v.release()
-			return nil, &CompactedError{First: history}
 		}
 		records, err := w.read(f, b, published)
 		v.release()
@@ -171,18 +173,36 @@ func (w *watcher) read(f *segmentFile, b index.Block, published uint64) (records
 	if w.segment == b.Segment && w.offset > b.Start {
 		from = min(w.offset, b.End)
 	}
-	err = w.core.lines(f, from, b.End, func(l *segment.Line) error {
-		if l.Kind != segment.RecordLine || l.View.Seq < w.next || l.View.Seq > published {
-			return nil
+	scan := segment.NewScanner(f, from, b.End)
+	for scan.Scan() && err == nil {
+		l := scan.Line()
+		switch {
+		case l.Kind == segment.BadLine:
+			err = w.core.badLine(f, l)
+		case l.Kind != segment.RecordLine || l.View.Seq < w.next:
+		case l.View.Seq > published:
+			return records, nil
+		case l.View.Seq != w.next && l.View.Seq != b.FirstSeq: // numbers leave gaps between segments only
+			err = &CorruptError{Path: f.path, Offset: l.Offset, Reason: "a record is missing before this line"}
+		default:
+			records = append(records, recordOf(&l.View))
+			w.next, w.segment, w.offset = l.View.Seq+1, b.Segment, l.End()
 		}
-		records = append(records, recordOf(&l.View))
-		w.next, w.segment, w.offset = l.View.Seq+1, b.Segment, l.End()
-		return nil
-	})
-	if err == nil && len(records) == 0 {
-		err = &CorruptError{Path: f.path, Offset: b.Start, FirstSeq: w.next, LastSeq: b.LastSeq, Reason: "records are missing here"}
 	}
-	return records, err
+	if err == nil {
+		err = scan.Err()
+	}
+	if err == nil && len(records) == 0 {
+		err = &CorruptError{Path: f.path, Offset: b.Start, Reason: "records are missing here"}
+	}
+	if damage, ok := err.(*CorruptError); ok && len(records) == 0 {
+		damage.FirstSeq, damage.LastSeq = w.next, b.LastSeq
+		return nil, damage
+	}
+	if len(records) > 0 {
+		return records, nil // what is wrong behind them comes next time
+	}
+	return nil, fmt.Errorf("annals: reading %q: %w", f.path, err)
 }
 
 // recordOf is a line as Watch gives it.

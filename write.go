@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/annalsdb/annals/segment"
 	"github.com/annalsdb/annals/wal"
 )
 
@@ -27,6 +28,9 @@ func (s *Store) Delete(key string, opts ...PutOption) error {
 // Append adds a sample to a series and returns its sequence number. Options: At.
 func (s *Store) Append(series string, value []byte, opts ...AppendOption) (seq uint64, err error) {
 	var b Batch
+	if len(opts) == 0 {
+		opts = []AppendOption{At(s.opts.Now())}
+	}
 	b.Append(series, value, opts...)
 	return s.Apply(&b)
 }
@@ -75,7 +79,7 @@ func (c *Commit) Wait(ctx context.Context) (seq uint64, err error) {
 // queue decides a batch and hands it to the log. owner is true if the caller must
 // see to the log's work.
 func (s *Store) queue(b *Batch) (_ *Commit, owner bool) {
-	records, err := b.records(s.opts.MaxValue, s.clock.now())
+	records, err := b.records(s.opts.MaxValue, s.clock.now(), s.opts.Now().UnixMicro())
 	if err != nil {
 		return &Commit{err: err}, false
 	}
@@ -114,6 +118,9 @@ func (s *Store) check(b *Batch) error {
 	inBatch := map[string]bool{}
 	for i := range b.ops {
 		op := &b.ops[i]
+		if op.rec.Kind == segment.Sample {
+			continue
+		}
 		if op.conditional && inBatch[op.rec.Name] {
 			return fmt.Errorf("%w: key %q is written twice in the batch, and the second write has a condition", ErrConflict, op.rec.Name)
 		}

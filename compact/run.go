@@ -103,9 +103,12 @@ func Run(ctx context.Context, job *Job) (_ *Result, err error) {
 		}
 	}
 	if len(r.result.Outputs) > 0 {
-		err = job.FS.SyncDir(job.Dir)
+		if err := job.FS.SyncDir(job.Dir); err != nil {
+			// The directory is the log's too, and only one caller is told.
+			return nil, &replace.SyncError{Path: job.Dir, Err: err}
+		}
 	}
-	return &r.result, err
+	return &r.result, nil
 }
 
 // run is a Job at work.

@@ -27,7 +27,8 @@ type Block struct {
 // block is a Block with the series that occur in it.
 type block struct {
 	Block
-	series []uint32 // sorted
+	series  []uint32 // sorted
+	damaged bool     // a line in it can't be read: it may hold any sample
 }
 
 // stretch holds the blocks of one segment whose lines lie in the order of their
@@ -66,10 +67,15 @@ func (t *stretch) add(c *Change, series int64) {
 	t.open[uint32(series)] = struct{}{}
 }
 
-// closeBlock turns the series of the last block into their final, small form.
+// closeBlock turns the series of the last block into their small form. If the
+// block grows nevertheless, those that come are added to them.
 func (t *stretch) closeBlock() {
 	if len(t.open) > 0 {
-		t.blocks[len(t.blocks)-1].series = slices.Sorted(maps.Keys(t.open))
+		b := &t.blocks[len(t.blocks)-1]
+		for _, id := range b.series {
+			t.open[id] = struct{}{}
+		}
+		b.series = slices.Sorted(maps.Keys(t.open))
 		clear(t.open)
 	}
 }
@@ -144,13 +150,14 @@ func (s *Snapshot) Blocks(series string, first, last uint64, since, until int64,
 func (x *Index) match(t *stretch, series string, first, last uint64, since, until int64, reverse bool) (found []Block) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	id, ok := x.mu.series.ids[series]
-	if !ok || t.first > last || t.last() < first {
+	id, known := x.mu.series.ids[series]
+	if t.first > last || t.last() < first {
 		return nil
 	}
 	for i := range t.blocks {
 		b := &t.blocks[i]
-		if b.Samples > 0 && b.FirstSeq <= last && b.LastSeq >= first && b.MinAt < until && b.MaxAt >= since && t.holds(i, id) {
+		holds := known && b.Samples > 0 && b.MinAt < until && b.MaxAt >= since && t.holds(i, id)
+		if (holds || b.damaged) && b.FirstSeq <= last && b.LastSeq >= first {
 			found = append(found, b.Block)
 		}
 	}

@@ -3,6 +3,7 @@ package index
 import (
 	"maps"
 	"slices"
+	"sort"
 )
 
 // Builder makes an index from all records of a log. Segments come in any order;
@@ -45,6 +46,41 @@ func (b *Builder) Add(c *Change, inOrder bool) {
 		x.blockLocked(c)
 	}
 }
+
+// Damage tells that a line at offset, in a segment whose lines lie in the order of
+// their sequence numbers first to last and end at offset end, can't be read: it may
+// have held any sample. It comes after all good records of the segment.
+func (b *Builder) Damage(segment uint64, offset, end int64, first, last uint64) {
+	x := b.x
+	i := slices.IndexFunc(x.mu.log, func(t *stretch) bool { return t.segment == segment })
+	if i < 0 {
+		x.mu.log = append(x.mu.log, &stretch{segment: segment, first: first, blocks: []block{{
+			Block: Block{Segment: segment, Start: offset, End: end, FirstSeq: first, LastSeq: last}, damaged: true,
+		}}})
+		return
+	}
+	t := x.mu.log[i]
+	// The last block that begins before the line, or the first one.
+	j := max(sort.Search(len(t.blocks), func(j int) bool { return t.blocks[j].Start > offset })-1, 0)
+	d := &t.blocks[j]
+	d.damaged = true
+	// The block reaches to its neighbours now, in offsets and in numbers.
+	if offset < d.Start {
+		d.Start, d.FirstSeq = offset, first
+		t.first = first
+	}
+	if offset >= d.End {
+		d.End, d.LastSeq = end, last
+		if j+1 < len(t.blocks) {
+			next := &t.blocks[j+1]
+			d.End, d.LastSeq = next.Start, next.FirstSeq-1
+		}
+	}
+}
+
+// Reached tells that numbers up to seq were given, even if no record with the last
+// of them is left.
+func (b *Builder) Reached(seq uint64) { b.x.mu.last = max(b.x.mu.last, seq) }
 
 // Index returns the index. Inserting in order takes the tree half the time of
 // inserting as records came.

@@ -17,8 +17,9 @@ type Series struct {
 
 // seriesTable gives each series a small number and keeps its sums.
 type seriesTable struct {
-	ids map[string]uint32
-	all []Series
+	ids    map[string]uint32
+	all    []Series
+	shared bool // a snapshot has all: copy it before a change
 }
 
 func newSeriesTable() *seriesTable { return &seriesTable{ids: map[string]uint32{}} }
@@ -26,6 +27,9 @@ func newSeriesTable() *seriesTable { return &seriesTable{ids: map[string]uint32{
 // add counts one more sample, whose seq may be below earlier ones while an index
 // is built.
 func (t *seriesTable) add(c *Change) {
+	if t.shared {
+		t.all, t.shared = slices.Clone(t.all), false
+	}
 	id, ok := t.ids[c.Name]
 	if !ok {
 		id = uint32(len(t.all))
@@ -49,10 +53,8 @@ func (t *seriesTable) id(c *Change) int64 {
 }
 
 // Series returns the sums of all series, by name.
-func (x *Index) Series() []Series {
-	x.mu.RLock()
-	all := slices.Clone(x.mu.series.all)
-	x.mu.RUnlock()
+func (s *Snapshot) Series() []Series {
+	all := slices.Clone(s.series)
 	slices.SortFunc(all, func(a, b Series) int { return strings.Compare(a.Name, b.Name) })
 	return all
 }

@@ -12,6 +12,8 @@ type Snapshot struct {
 	keys *btree.BTreeG[Entry]
 	log  []*stretch
 	last uint64
+
+	series []Series
 }
 
 // Get returns the entry of a key.

@@ -44,18 +44,26 @@ func (l *Log) bufferLocked(c *Commit, epoch uint64) (owner bool) {
 	l.mu.plan.records += uint64(len(c.Records))
 	l.mu.buffered += int64(len(b.lines) - before)
 	l.opts.Host.Visible([]*Commit{c})
+	l.commits.Add(1)
+	l.records.Add(uint64(len(c.Records)))
 	close(c.done)
 	l.armLocked(l.opts.Sync)
 	return l.ownLocked()
 }
 
-// retryLocked tries once more to write a buffer that found no room.
+// retryLocked tries once more to write a buffer that found no room, or waits for
+// whoever is at it.
 func (l *Log) retryLocked() error {
 	if l.ownLocked() {
-		l.mu.stuck = nil
 		l.mu.Unlock()
-		l.Run()
+		if l.step() {
+			go l.Run()
+		}
 		l.mu.Lock()
+		return l.mu.stuck
+	}
+	for l.mu.stuck != nil && l.mu.owned && !l.mu.closed {
+		l.room.Wait()
 	}
 	return l.mu.stuck
 }
@@ -92,29 +100,34 @@ func (l *Log) planLocked(first uint64) {
 	l.opts.Host.Opened(seg)
 }
 
-// flush writes one batch of the buffer or, when none is left and it is time,
-// syncs.
+// flush syncs, if it is time, and writes one batch of the buffer.
 func (l *Log) flush() bool {
 	l.mu.Lock()
-	if len(l.mu.buffer) == 0 {
-		if !l.mu.syncDue {
-			defer l.mu.Unlock()
-			return l.releaseLocked()
-		}
-		l.mu.syncDue = false
-		l.mu.Unlock()
-		if l.sync() == nil {
-			l.syncedLazily()
-		}
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		return l.releaseLocked()
-	}
+	due := l.mu.syncDue && l.mu.failure == nil
+	l.mu.syncDue = false
 	l.mu.Unlock()
-	_ = l.flushOne() // a failure is kept in stuck
+	if due && l.sync() == nil {
+		l.syncedLazily()
+	}
+	l.mu.Lock()
+	more := len(l.mu.buffer) > 0 && l.mu.failure == nil
+	l.mu.Unlock()
+	if more {
+		_ = l.flushOne() // a failure is kept in stuck
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.releaseLocked()
+}
+
+// syncSoonLocked has all that is buffered synced: as soon as the last batch of it
+// is written, however much follows.
+func (l *Log) syncSoonLocked() {
+	if n := len(l.mu.buffer); n > 0 {
+		l.mu.buffer[n-1].sync = true
+		return
+	}
+	l.mu.syncDue = true
 }
 
 // flushOne writes the first batch of the buffer. If that fails the lines stay,
@@ -139,7 +152,10 @@ func (l *Log) flushOne() error {
 	}
 	l.mu.buffer = l.mu.buffer[1:]
 	l.mu.buffered -= int64(len(b.lines))
-	l.mu.spare = b.lines
+	l.mu.syncDue = l.mu.syncDue || b.sync
+	if cap(b.lines) <= 2*maxBatch {
+		l.mu.spare = b.lines
+	}
 	l.room.Broadcast()
 	return nil
 }
@@ -243,7 +259,7 @@ func (l *Log) urgeLocked() error {
 			return err
 		}
 	}
-	l.mu.syncDue = true
+	l.syncSoonLocked()
 	if l.ownLocked() {
 		go l.Run()
 	}

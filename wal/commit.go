@@ -135,8 +135,6 @@ func (l *Log) numberLocked(c *Commit) {
 		c.Records[i].Seq = l.mu.next
 		l.mu.next++
 	}
-	l.commits.Add(1)
-	l.records.Add(uint64(len(c.Records)))
 }
 
 // ownLocked makes the caller the owner if there is none.
@@ -158,6 +156,7 @@ type batch struct {
 	records uint64
 	commits []*Commit // under SyncAlways: who waits for it
 	taken   bool      // the owner has it: no more lines
+	sync    bool      // in the buffer: a sync is due behind it
 }
 
 // add appends the lines of a commit and notes where they lie. The first line of

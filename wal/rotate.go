@@ -20,11 +20,12 @@ func (l *Log) rotate(next *Segment) error {
 		return err
 	}
 	if err := l.install(l.tail.footer, next, next.First); err != nil { // 4
-		if l.Failure() != nil {
-			return err
-		}
 		file := next.file
 		next.file = nil
+		if l.Failure() != nil {
+			file.Close() // MANIFEST may list it, so it stays
+			return err
+		}
 		return l.discard(l.path(next.Number), file, err)
 	}
 	l.begin(next)
@@ -111,13 +112,18 @@ func (l *Log) Rotate(ctx context.Context) error {
 // answerCuts rotates for those who wait in Rotate.
 func (l *Log) answerCuts() {
 	l.mu.Lock()
-	cuts := l.mu.cuts
+	cuts, failure := l.mu.cuts, l.mu.failure
 	l.mu.cuts = nil
 	l.mu.Unlock()
 	if len(cuts) == 0 {
 		return
 	}
-	err := l.cut()
+	var err error
+	if failure != nil {
+		err = &FailedError{Err: failure}
+	} else {
+		err = l.cut()
+	}
 	for _, done := range cuts {
 		done <- err
 	}
@@ -141,32 +147,39 @@ func (l *Log) cut() error {
 	return l.advance(first)
 }
 
+// cutBuffer plans the new segment first, so that there is an end to what must be
+// written before it. One that is planned may also be left from a failed cut.
 func (l *Log) cutBuffer() error {
-	for {
+	l.mu.Lock()
+	if l.mu.plan.records > 0 {
+		l.planLocked(l.mu.next)
+	}
+	next := l.mu.plan.seg
+	l.mu.Unlock()
+	for l.tail.seg != next {
 		l.mu.Lock()
-		p := &l.mu.plan
-		if len(l.mu.buffer) == 0 {
-			if p.records == 0 {
-				l.mu.Unlock()
-				return nil
-			}
-			l.planLocked(l.mu.next)
-			next := p.seg
-			l.mu.Unlock()
+		ready := len(l.mu.buffer) == 0 || l.mu.buffer[0].seg == next
+		l.mu.Unlock()
+		if ready {
 			return l.rotate(next)
 		}
-		l.mu.Unlock()
 		if err := l.flushOne(); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // Close takes no more commits, finishes those that it has, and seals the last
 // segment, so that the next Open finds a cleanly closed store. An error says
-// what is lost; after one the store is found as after a crash.
+// what is lost; after one the store is found as after a crash. A log is closed
+// once; any further Close is ErrClosed.
 func (l *Log) Close() error {
 	l.mu.Lock()
+	if l.mu.closed {
+		l.mu.Unlock()
+		return ErrClosed
+	}
 	l.mu.closed = true
 	for l.mu.owned {
 		l.room.Wait()

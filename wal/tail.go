@@ -1,7 +1,9 @@
 package wal
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -37,7 +39,7 @@ var newlines = func() []byte {
 
 // write puts a batch behind the last one. After an error the file is as it was,
 // or the log has failed. Where the batch makes the file grow, newlines fill it up
-// to the next 64 KiB: the next batches then leave the size alone, and their sync
+// to the next 64 KiB (less where segments are smaller): the next batches then leave the size alone, and their sync
 // need not write the inode. Padding that finds no room is left out.
 func (l *Log) write(b *batch) error {
 	t := &l.tail
@@ -47,7 +49,8 @@ func (l *Log) write(b *batch) error {
 	end := t.end + int64(len(b.lines))
 	size, padded := max(t.size, end), b.lines
 	if end > t.size {
-		size = (end + padUnit - 1) / padUnit * padUnit
+		unit := min(padUnit, l.opts.SegmentSize)
+		size = (end + unit - 1) / unit * unit
 		padded = append(b.lines, newlines[:size-end]...)
 	}
 	_, err := t.seg.file.WriteAt(padded, t.end)
@@ -113,13 +116,14 @@ func (l *Log) sync() error {
 	return nil
 }
 
-// fail ends all writing for good.
+// fail ends all writing for good. The error names the first failure.
 func (l *Log) fail(err error, unknown bool) error {
 	l.mu.Lock()
 	first := l.mu.failure == nil
 	if first {
 		l.mu.failure = err
 	}
+	err = l.mu.failure
 	l.signalLocked()
 	l.mu.Unlock()
 	if first {
@@ -133,8 +137,15 @@ func (l *Log) path(number uint64) string { return filepath.Join(l.opts.Dir, segm
 // create makes the file of a new segment with its header, durable under its
 // name. A failed one leaves no file, unless the log has failed.
 func (l *Log) create(s *Segment) (err error) {
+	if err := l.sweep(); err != nil {
+		return err
+	}
 	path := l.path(s.Number)
 	file, err := l.opts.FS.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		// Numbers are given once, so this file is not ours.
+		return l.fail(fmt.Errorf("another writer is at work: %w", err), false)
+	}
 	if err != nil {
 		return err
 	}
@@ -159,9 +170,22 @@ func (l *Log) create(s *Segment) (err error) {
 func (l *Log) discard(path string, file interface{ Close() error }, cause error) error {
 	file.Close()
 	if err := l.opts.FS.Remove(path); err != nil {
+		l.litter = path
 		return fmt.Errorf("%w; removing the unfinished file failed: %w", cause, err)
 	}
 	return cause
+}
+
+// sweep removes what discard could not: the next try takes the same name.
+func (l *Log) sweep() error {
+	if l.litter == "" {
+		return nil
+	}
+	if err := l.opts.FS.Remove(l.litter); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	l.litter = ""
+	return nil
 }
 
 // begin makes s the segment that is written.

@@ -22,8 +22,9 @@ func (l *Log) due() {
 	if l.mu.closed || l.mu.failure != nil {
 		return
 	}
-	l.mu.stuck = nil // try again
-	l.mu.syncDue = true
+	if l.opts.Sync > 0 {
+		l.syncSoonLocked()
+	}
 	if l.ownLocked() {
 		go l.Run()
 	}
@@ -59,12 +60,11 @@ func (l *Log) rest() {
 	l.mu.lastNow = l.opts.Now()
 	l.mu.owned = true
 	if l.lazy() {
-		b := &batch{seg: l.mu.plan.seg, start: l.mu.plan.off}
+		b := &batch{seg: l.mu.plan.seg, start: l.mu.plan.off, sync: true}
 		b.addMark(l.durable.Load(), l.mu.lastNow)
 		l.mu.buffer = append(l.mu.buffer, b)
 		l.mu.buffered += int64(len(b.lines))
 		l.mu.plan.off += int64(len(b.lines))
-		l.mu.syncDue = true
 		l.mu.Unlock()
 		l.Run()
 		return
@@ -74,10 +74,14 @@ func (l *Log) rest() {
 	l.mu.Unlock()
 
 	// A mark that finds no room does no harm: write has taken it back.
-	if l.tail.footer == nil && l.write(b) == nil {
+	written := l.tail.footer == nil && l.write(b) == nil
+	if written {
 		_ = l.sync() // a failure has been recorded by sync itself
 	}
 	l.mu.Lock()
+	if !written {
+		l.mu.lastNow = 0
+	}
 	more := l.releaseLocked()
 	l.mu.Unlock()
 	if more {

@@ -98,6 +98,8 @@ const (
 	padUnit   = 64 << 10
 	idleMark  = time.Second            // how long the log is idle before it says that all is durable
 	gatherMax = 150 * time.Microsecond // how long the owner waits for commits that are likely to come
+
+	gatherYields = 10_000 // more than fit into gatherMax
 )
 
 // Log is the write path of one store. It is safe for concurrent use.
@@ -142,6 +144,7 @@ type Log struct {
 	expected int    // commits that are likely to come soon; the owner's
 	lines    []byte // the owner's, for batches under SyncAlways
 	number   uint64 // of the segment that the owner could not make yet; 0 if there is none
+	litter   string // a file that could neither be finished nor removed
 
 	commits, records, batches, syncs atomic.Uint64
 }
