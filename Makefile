@@ -7,7 +7,7 @@ DEMO        := demo
 FUZZTIME    := 60s
 export GOFLAGS := -buildvcs=false
 
-.PHONY: help run build test check race million cross kill fuzz cover clean
+.PHONY: help run build test check race slow cross crash kill fuzz cover clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -18,7 +18,7 @@ run: build ## record this machine, kill a recorder, reopen, show what survived
 build: ## build the command line tool: bin/annals
 	go build -C cmd/annals -o ../../bin/annals .
 
-test: check race million cross ## everything that must hold before a change lands
+test: check race slow cross ## everything that must hold before a change lands
 
 check: ## gofmt, vet, staticcheck
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
@@ -28,12 +28,15 @@ check: ## gofmt, vet, staticcheck
 race: ## all tests of all modules under the race detector, the scripts and the Python checker among them
 	@for m in $(MODULES); do echo "test: $$m"; (cd $$m && go test -race -timeout 15m ./...) || exit 1; done
 
-million: ## a million keys: load, read back, scan, reopen, compact
-	go test -count=1 -run 'Million' .
+slow: ## what the race detector would make too slow: a million keys, all crash sequences
+	go test -count=1 -v -run 'Million|CrashAnywhere' . ./fuzz
 
 cross: ## build for every platform
 	@for p in $(PLATFORMS); do echo "build: $$p"; for m in $(MODULES); do \
 		(cd $$m && CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./...) || exit 1; done; done
+
+crash: ## crash in all ways at every operation of many more workloads
+	go test ./fuzz -count=1 -v -run CrashAnywhere -crash.long=200 -crash.random=32 -crash.deep=4 -crash.states=1000000 -timeout 120m
 
 kill: ## kill a writing process 2,000 times
 	go test ./fuzz -count=1 -v -run Kill -kill.rounds=2000 -timeout 60m
