@@ -64,7 +64,8 @@ func At(t time.Time) AppendOption { return AppendOption{t.UnixMicro()} }
 type Batch struct {
 	ops   []batchOp
 	bytes int64
-	err   error // the first write that can't be made
+	err   error   // the first write that can't be made
+	after *Commit // without which the batch must not be made
 }
 
 // batchOp is one write of a batch.
@@ -156,6 +157,11 @@ func (b *Batch) fail(err error) {
 		b.err = err
 	}
 }
+
+// After has the batch fail if the commit c, of an earlier Submit to the same
+// store, fails. Whoever has many commits in flight and must not leave a hole in
+// their order submits each after the one before.
+func (b *Batch) After(c *Commit) { b.after = c }
 
 // Len is the number of writes in the batch.
 func (b *Batch) Len() int { return len(b.ops) }

@@ -100,6 +100,12 @@ func (s *Store) queue(b *Batch) (_ *Commit, owner bool) {
 		}
 	}
 	c := wal.NewCommit(records)
+	if after := b.after; after != nil {
+		if after.err != nil {
+			return &Commit{err: after.err}, false
+		}
+		c.After = after.c
+	}
 	return &Commit{c: c}, s.log.Submit(c, epoch)
 }
 

@@ -10,9 +10,10 @@ import (
 
 func newCompact() *cobra.Command {
 	var asJSON bool
+	var f storeFlags
 	cmd := verb("compact DIR", "Rewrite the log without what is dead", func(cmd *cobra.Command, args []string) error {
-		// The background would do some of the work unseen.
-		opts := &annals.Options{Logger: logger(cmd), Compaction: annals.Compaction{Off: true}}
+		opts := f.options(cmd)
+		opts.Compaction.Off = true // in the background, where it would do some of the work unseen
 		return withExisting(args[0], opts, func(store *annals.Store) error {
 			bar := newProgress(cmd, "compacting")
 			stats, err := store.Compact(cmd.Context(), bar.update)
@@ -27,6 +28,7 @@ func newCompact() *cobra.Command {
 store that is open for writing does so by itself; this does it at once and as far as it
 goes. It can be interrupted at any time; nothing is lost.`
 	cmd.Example = `  annals compact data`
+	f.register(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "what was done as one JSON object")
 	return cmd
 }

@@ -68,19 +68,18 @@ func explain(err error, dir string) error {
 		return withHint(err, "look at the disk; the next command that writes to the store recovers it")
 	case errors.Is(err, annals.ErrCompacted):
 		return withHint(err, "annals scan and annals samples give what is there now; annals tail goes on from the number above")
-	case errors.Is(err, annals.ErrNotStore), isMissing(err, dir):
-		return withHint(err, "annals put %q KEY VALUE makes a new store, in a directory that is empty or not there yet", dir)
+	case errors.Is(err, annals.ErrNotStore) && !isFree(dir):
+		return withHint(err, "a new store needs a directory that is empty or not there yet; annals repair %q NEWDIR saves a store that has lost its MANIFEST", dir)
+	case errors.Is(err, annals.ErrNotStore):
+		return withHint(err, "annals put %q KEY VALUE makes a new store there", dir)
 	}
 	return err
 }
 
-// isMissing reports whether err is there because dir is not.
-func isMissing(err error, dir string) bool {
-	if !errors.Is(err, fs.ErrNotExist) {
-		return false
-	}
-	_, err = os.Stat(dir)
-	return errors.Is(err, fs.ErrNotExist)
+// isFree reports whether a store could be made in dir: it is missing or empty.
+func isFree(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0
 }
 
 // report prints the outcome of a command and returns its exit status. A reader

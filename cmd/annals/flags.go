@@ -12,28 +12,59 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// writeFlags are the flags of all verbs that write: how safe, in how large
-// files, and how large a value may be.
+// storeFlags are the flags of all verbs that open a store for writing.
+type storeFlags struct {
+	networkFS  bool
+	resetClock bool
+}
+
+func (f *storeFlags) register(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&f.networkFS, "network-fs", false, "also on NFS, SMB and FUSE, where locks and syncs may not mean what they should")
+	cmd.Flags().BoolVar(&f.resetClock, "reset-clock", false, "start the store's time, which decides what has expired, at the present: the way back after a run under a clock far ahead")
+}
+
+func (f *storeFlags) options(cmd *cobra.Command) *annals.Options {
+	return &annals.Options{AllowNetworkFS: f.networkFS, ResetClock: f.resetClock, Logger: logger(cmd)}
+}
+
+// writeFlags are the flags of all verbs that write much: how safe, and in how
+// large files.
 type writeFlags struct {
-	sync     syncFlag
-	segment  sizeFlag
-	maxValue sizeFlag
+	storeFlags
+	sync    syncFlag
+	segment sizeFlag
 }
 
 func (f *writeFlags) register(cmd *cobra.Command) {
-	f.maxValue = 16 << 20
+	f.storeFlags.register(cmd)
 	cmd.Flags().Var(&f.sync, "sync", "when data is synced to the disk: always, never, or at the latest after a time such as 100ms")
 	cmd.Flags().Var(&f.segment, "segment-size", "size at which the log goes on in a new file, such as 64KiB (default 16MiB)")
-	cmd.Flags().Var(&f.maxValue, "max-value", "the largest value that is taken, up to 128MiB")
 }
 
 func (f *writeFlags) options(cmd *cobra.Command) *annals.Options {
-	return &annals.Options{
-		Sync:        annals.SyncPolicy(f.sync),
-		SegmentSize: int64(f.segment),
-		MaxValue:    int(f.maxValue),
-		Logger:      logger(cmd),
-	}
+	opts := f.storeFlags.options(cmd)
+	opts.Sync = annals.SyncPolicy(f.sync)
+	opts.SegmentSize = int64(f.segment)
+	return opts
+}
+
+// inputFlags are the flags of all verbs that write what somebody else made: how
+// large a value may be, too.
+type inputFlags struct {
+	writeFlags
+	maxValue sizeFlag
+}
+
+func (f *inputFlags) register(cmd *cobra.Command) {
+	f.writeFlags.register(cmd)
+	f.maxValue = 16 << 20
+	cmd.Flags().Var(&f.maxValue, "max-value", "the largest value that is taken, up to 128MiB")
+}
+
+func (f *inputFlags) options(cmd *cobra.Command) *annals.Options {
+	opts := f.writeFlags.options(cmd)
+	opts.MaxValue = int(f.maxValue)
+	return opts
 }
 
 // syncFlag is an annals.SyncPolicy on the command line.

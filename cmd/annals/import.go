@@ -17,7 +17,7 @@ import (
 
 // importFlags are the flags of import.
 type importFlags struct {
-	writeFlags
+	inputFlags
 	series string
 	format string
 	asJSON bool
@@ -99,22 +99,25 @@ func runImport(cmd *cobra.Command, dir, file string, f *importFlags) error {
 			})
 		})
 	})
-	tellImport(cmd, file, &report)
+	report.Imported = report.Whole + report.Recovered
+	tellImport(cmd, file, &report, err == nil)
 	if err == nil && f.asJSON {
 		err = printJSON(cmd, report)
 	}
 	return err
 }
 
-// tellImport says on standard error what became of the file.
-func tellImport(cmd *cobra.Command, file string, r *importReport) {
+// tellImport says on standard error what was left out and, if the import came to
+// its end, what was not.
+func tellImport(cmd *cobra.Command, file string, r *importReport, done bool) {
 	w := cmd.ErrOrStderr()
 	for _, l := range r.LeftOut {
 		fmt.Fprintf(w, "%s:%d: left out %d bytes at offset %d: %s\n", file, l.Line, l.Bytes, l.Offset, l.Reason)
 	}
-	r.Imported = r.Whole + r.Recovered
-	fmt.Fprintf(w, "%s: %d samples: %d whole, %d recovered from damaged lines; %d pieces left out\n",
-		file, r.Imported, r.Whole, r.Recovered, len(r.LeftOut))
+	if done {
+		fmt.Fprintf(w, "%s: %d samples: %d whole, %d recovered from damaged lines; %d pieces left out\n",
+			file, r.Imported, r.Whole, r.Recovered, len(r.LeftOut))
+	}
 }
 
 // importer reads one file into a store.

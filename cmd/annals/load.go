@@ -12,9 +12,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// loadFlags are the flags of load.
+// loadFlags are the flags of load and append.
 type loadFlags struct {
-	writeFlags
+	inputFlags
 	ack bool
 }
 
@@ -77,6 +77,10 @@ func writeThrough(cmd *cobra.Command, store *annals.Store, sync annals.SyncPolic
 	}
 	if err != nil {
 		return fmt.Errorf("%w; the %d ops before that are durable", err, ops)
+	}
+	if stats := store.Stats(); verbose(cmd) {
+		fmt.Fprintf(cmd.ErrOrStderr(), "annals: %s ops, %s syncs, %.1f records a sync\n",
+			count(ops), count(stats.Syncs), stats.RecordsPerSync)
 	}
 	return nil
 }

@@ -17,9 +17,10 @@ const inFlight = 16 << 10
 // A pipeline writes commits to a store with many in flight, and acknowledges
 // their ops in order as they become durable. The ways of a commit:
 //
-//	submit -> pending -> await: the store has taken it -> written -> acknowledge: it is durable
+//	submit -> pending -> await: the store has taken it -> written -> acknowledge, tally: it is durable
 //
-// After the first failure nothing more is submitted or acknowledged.
+// Each commit is made only if the one before it was, so a failure leaves no hole:
+// nothing behind it is written, submitted or acknowledged.
 type pipeline struct {
 	store   *annals.Store
 	sync    annals.SyncPolicy
@@ -29,8 +30,9 @@ type pipeline struct {
 	failed  chan struct{} // closed at the first failure
 	failure error         // of that failure; read it after failed is closed
 	once    sync.Once
+	last    *annals.Commit // of submit alone
 	done    sync.WaitGroup
-	ops     uint64 // acknowledged; read it after done
+	ops     uint64 // known to be durable; read it after done
 	durable uint64 // everything up to here is known to be durable; of acknowledge alone
 }
 
@@ -57,7 +59,11 @@ func newPipeline(store *annals.Store, sync annals.SyncPolicy, acks *output) *pip
 		failed:  make(chan struct{}),
 	}
 	p.done.Go(p.await)
-	p.done.Go(p.acknowledge)
+	if acks != nil {
+		p.done.Go(p.acknowledge)
+	} else {
+		p.done.Go(p.tally)
+	}
 	return p
 }
 
@@ -69,8 +75,10 @@ func (p *pipeline) submit(b *annals.Batch) error {
 		return errStopped
 	default:
 	}
+	b.After(p.last)
+	p.last = p.store.Submit(b)
 	select {
-	case p.pending <- pendingCommit{p.store.Submit(b), b.Len()}:
+	case p.pending <- pendingCommit{p.last, b.Len()}:
 		return nil
 	case <-p.failed:
 		return errStopped
@@ -121,9 +129,6 @@ func (p *pipeline) acknowledge() {
 			continue // so that await is not held up
 		}
 		p.ops += r.last - r.first + 1
-		if p.acks == nil {
-			continue
-		}
 		for seq := r.first; seq <= r.last; seq++ {
 			line = append(strconv.AppendUint(line[:0], seq, 10), '\n')
 			p.acks.Write(line) // a failure shows at the next Flush
@@ -134,10 +139,24 @@ func (p *pipeline) acknowledge() {
 	}
 }
 
-func (p *pipeline) flush() {
-	if p.acks == nil {
+// tally counts the ops where nobody wants them acknowledged one by one: one sync
+// at the end does for all.
+func (p *pipeline) tally() {
+	var last uint64
+	for r := range p.written {
+		p.ops += r.last - r.first + 1
+		last = r.last
+	}
+	if p.sync == annals.SyncAlways || p.ops == 0 {
 		return
 	}
+	if _, err := p.store.Sync(context.Background()); err != nil {
+		p.fail(err)
+		p.ops -= min(p.ops, last-min(last, p.store.Durable()))
+	}
+}
+
+func (p *pipeline) flush() {
 	if err := p.acks.Flush(); errors.Is(err, errReaderGone) {
 		p.fail(errors.New("nobody reads the acknowledgements any more"))
 	} else if err != nil {

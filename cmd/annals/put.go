@@ -12,6 +12,7 @@ import (
 
 // putFlags are the flags of put.
 type putFlags struct {
+	storeFlags
 	key      keyFlag
 	maxValue sizeFlag
 	ttl      time.Duration
@@ -32,6 +33,7 @@ is there already or was changed since.`
   annals put data photo < photo.jpg
   annals put data session:9 yes --ttl 30m
   annals put data -- -key- -value-`
+	f.register(cmd)
 	f.key.register(cmd)
 	cmd.Flags().Var(&f.maxValue, "max-value", "the largest value that is taken, up to 128MiB")
 	cmd.Flags().DurationVar(&f.ttl, "ttl", 0, "how long until the key expires, such as 30m")
@@ -65,7 +67,9 @@ func runPut(cmd *cobra.Command, args []string, f *putFlags) error {
 	if cmd.Flags().Changed("if-seq") {
 		opts = append(opts, annals.IfSeq(f.ifSeq))
 	}
-	return withStore(args[0], &annals.Options{MaxValue: int(f.maxValue), Logger: logger(cmd)}, func(store *annals.Store) error {
+	storeOptions := f.options(cmd)
+	storeOptions.MaxValue = int(f.maxValue)
+	return withStore(args[0], storeOptions, func(store *annals.Store) error {
 		err := store.Put(key, value, opts...)
 		if errors.Is(err, annals.ErrConflict) {
 			return answerNo("%q is there already or was changed; nothing was written", key)

@@ -85,21 +85,29 @@ func verb(use, short string, fn func(cmd *cobra.Command, args []string) error) *
 		Short: short,
 		Args:  func(cmd *cobra.Command, args []string) error { return checkArgs(cmd, names, args) },
 		RunE: func(cmd *cobra.Command, args []string) error {
-			dir := ""
-			if len(args) > 0 {
-				dir = args[0]
+			if len(args) == 0 {
+				return fn(cmd, args)
 			}
-			return explain(fn(cmd, args), dir)
+			return explain(fn(cmd, args), args[0])
 		},
 		ValidArgsFunction: completeArgs(names),
 	}
 }
 
-// checkArgs says which argument is missing, or which one is too much.
+// checkArgs says which argument is missing, or which one is too much. An empty DIR
+// is a variable that was not set, and must not mean the current directory.
 func checkArgs(cmd *cobra.Command, names, args []string) error {
 	for i, name := range names {
 		if i >= len(args) && !strings.HasPrefix(name, "[") {
 			return usageError(cmd, fmt.Errorf("%s is missing", name))
+		}
+	}
+	for i := range min(len(args), len(names)) {
+		switch name := strings.Trim(names[i], "[]"); name {
+		case "DIR", "DEST", "FILE":
+			if args[i] == "" {
+				return usageError(cmd, fmt.Errorf("%s is empty", name))
+			}
 		}
 	}
 	if len(args) > len(names) {

@@ -23,7 +23,7 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"head":      scriptHead,
 	"deaf":      scriptDeaf,
 	"until":     scriptUntil,
-	"newer":     scriptNewer,
+	"manifest":  scriptManifest,
 	"replace":   scriptReplace,
 	"generate":  scriptGenerate,
 	"writer":    scriptWriter,
@@ -105,14 +105,18 @@ func scriptUntil(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// newer MANIFEST makes a MANIFEST one of the next format.
-func scriptNewer(ts *testscript.TestScript, neg bool, args []string) {
+// manifest FILE OLD NEW replaces OLD in the first line of a MANIFEST, and its
+// checksum with the right one.
+func scriptManifest(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: manifest file old new")
+	}
 	first, rest, _ := strings.Cut(ts.ReadFile(args[0]), "\n")
-	object, ok := strings.CutPrefix(first[:strings.LastIndexByte(first, ' ')], `{"annals":1,`)
-	if !ok {
+	object := first[:strings.LastIndexByte(first, ' ')]
+	if !strings.Contains(object, args[1]) {
 		ts.Fatalf("%s begins with %s", args[0], first)
 	}
-	object = `{"annals":2,` + object
+	object = strings.Replace(object, args[1], args[2], 1)
 	content := fmt.Sprintf("%s %08x\n%s", object, crc32.ChecksumIEEE([]byte(object)), rest)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(content), 0o600))
 }
@@ -170,6 +174,8 @@ func scriptWriter(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Check(w.cmd.Start())
 	ts.Defer(func() { w.cmd.Process.Kill(); w.cmd.Wait() }) // if the script fails before finish
+	timer := time.AfterFunc(30*time.Second, func() { w.cmd.Process.Kill() })
+	defer timer.Stop() // it never waits for more input before it acknowledges
 	w.acks = bufio.NewReader(stdout)
 	fmt.Fprintln(w.stdin, `{"key":"first","val":1}`)
 	if _, err := w.acks.ReadString('\n'); err != nil {
@@ -210,6 +216,8 @@ func scriptInterrupt(ts *testscript.TestScript, neg bool, args []string) {
 			}
 		}
 	}()
+	timer := time.AfterFunc(30*time.Second, func() { w.cmd.Process.Kill() })
+	defer timer.Stop()
 	acked := 1 // "first"
 	for {
 		if _, err := w.acks.ReadString('\n'); err != nil {

@@ -11,6 +11,8 @@ import (
 // TestMain makes the command itself, under several names, a program that the
 // scripts can run.
 func TestMain(m *testing.M) {
+	// Under the race detector every process would wait a second at its end.
+	os.Setenv("GORACE", "atexit_sleep_ms=0")
 	testscript.Main(m, map[string]func(){
 		"annals":              main,
 		"annals-unprivileged": func() { dropPrivileges(); main() },
@@ -31,6 +33,7 @@ func TestScripts(t *testing.T) {
 		Cmds:                scriptCommands,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("ARTICLE", fixtures)
+			env.Setenv("GORACE", os.Getenv("GORACE"))
 			env.Values[writerKey{}] = &writer{}
 			// So that a process without privileges fails where the script says.
 			return os.Chmod(filepath.Dir(env.WorkDir), 0o755)
