@@ -90,6 +90,9 @@ func (r *recorder) run(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 		}
+		if ctx.Err() != nil { // both were ready
+			return nil
+		}
 		now := time.Now()
 		batch, measurements := r.measure(now)
 		if batch.Len() == 0 {
