@@ -26,6 +26,7 @@ const indexName = "INDEX"
 type Store struct {
 	*core
 	opts     Options
+	id       string // of the store, in every header
 	lock     *dirLock
 	log      *wal.Log
 	recovery RecoveryReport
@@ -112,6 +113,7 @@ func newStore(op *opening, lock *dirLock) *Store {
 	s := &Store{
 		core:     &core{dir: op.dir, index: op.index, clock: op.clock, closed: make(chan struct{})},
 		opts:     op.opts,
+		id:       op.manifest.Store,
 		lock:     lock,
 		recovery: op.report,
 	}
@@ -176,7 +178,7 @@ type host Store
 func (h *host) NewSegment() uint64 { return h.manifest.next.Add(1) - 1 }
 
 func (h *host) Opened(seg *wal.Segment) {
-	header := segment.Header{Store: h.manifest.Store, Segment: seg.Number, First: seg.First}
+	header := segment.Header{Store: h.id, Segment: seg.Number, First: seg.First}
 	h.files.add(&segmentFile{
 		number: seg.Number, path: filepath.Join(h.dir, segment.Name(seg.Number)),
 		header: int64(len(header.AppendLine(nil))), ReaderAt: seg, Closer: seg,

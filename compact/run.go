@@ -31,6 +31,8 @@ const (
 	Expire         // the key's present record, expired long ago
 )
 
+var errCut = errors.New("the file is shorter than it was")
+
 // Job is one compaction.
 type Job struct {
 	FS          replace.FS
@@ -117,7 +119,6 @@ type run struct {
 	ctx     context.Context
 	keys    []Record // live puts and deletes, to be copied in key order
 	writer  *Writer
-	order   segment.Order // of the writer's segment
 	written []*Writer
 	result  Result
 }
@@ -131,12 +132,17 @@ func (r *run) read(i int) error {
 			return err
 		}
 	}
+	end := int64(0) // of the last good record
 	problems, err := segment.CheckSealed(in.R, in.Footer.Size(), in.Path, r.Store, in.Footer, func(l *segment.Line) error {
+		end = l.End()
 		if err := r.pace(len(l.Bytes)); err != nil {
 			return err
 		}
 		return r.take(i, l)
 	})
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return &segment.CorruptError{Path: in.Path, Offset: end, Reason: errCut.Error()}
+	}
 	if err != nil {
 		return fmt.Errorf("compacting %q: %w", in.Path, err)
 	}
@@ -181,11 +187,14 @@ func (r *run) copyKeys() error {
 		rec := r.keys[i]
 		in := &r.Inputs[rec.input]
 		line = slices.Grow(line[:0], rec.Len)[:rec.Len]
-		if _, err := in.R.ReadAt(line, rec.Offset); err != nil {
+		n, err := in.R.ReadAt(line, rec.Offset)
+		if err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("compacting %q at offset %d: %w", in.Path, rec.Offset, err)
 		}
-		v, err := segment.DecodeLine(line)
-		if err == nil && (v.Seq != rec.Seq || !v.NameIs(rec.Name)) {
+		v, err := segment.DecodeLine(line[:n])
+		if n < len(line) {
+			err = errCut
+		} else if err == nil && (v.Seq != rec.Seq || !v.NameIs(rec.Name)) {
 			err = errors.New("another record lies here than a moment ago")
 		}
 		if err != nil {
@@ -270,7 +279,8 @@ func (r *run) recheck(out *Output) (err error) {
 		return err
 	}
 	if len(problems) > 0 {
-		return problems[0]
+		// Not a CorruptError: nothing lists the copy, the store is as it was.
+		return fmt.Errorf("the copy is not what was written: %v", problems[0])
 	}
 	if i != len(out.Records) {
 		return fmt.Errorf("%q: the copy holds %d of %d records", path, i, len(out.Records))

@@ -178,15 +178,17 @@ func (c *checker) footer(l *Line) {
 	if c.inCommit {
 		c.report(l.Offset, errInCommit)
 	}
-	c.lose()
+	c.lose(l.Offset)
 	if !bytes.Equal(l.Bytes, c.want.AppendLine(nil)) {
 		c.report(l.Offset, fmt.Errorf("the footer is not the one that MANIFEST lists"))
 	}
 }
 
-// lose gives a run of bad lines that nothing follows the numbers up to the end.
-func (c *checker) lose() {
-	if c.open != nil && !c.header.Compacted() && c.next <= c.want.Last {
+// lose reports the records up to the end that never came, as the cost of the bad
+// lines before offset if there are any.
+func (c *checker) lose(offset int64) {
+	if !c.header.Compacted() && c.next <= c.want.Last {
+		c.bad(offset, errSeq)
 		c.open.FirstSeq, c.open.LastSeq = c.next, c.want.Last
 	}
 	c.open = nil
@@ -196,7 +198,7 @@ func (c *checker) lose() {
 func (c *checker) end(size int64) {
 	if !c.ended {
 		c.bad(size, fmt.Errorf("the footer is missing"))
-		c.lose()
+		c.lose(size)
 	}
 	if len(c.problems) == 0 && c.got != c.want {
 		c.report(0, fmt.Errorf("counts or checksum of the whole file differ from MANIFEST: found %+v, listed %+v", c.got, c.want))

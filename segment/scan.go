@@ -129,10 +129,17 @@ func (s *Scanner) fill() (more bool, err error) {
 	if want <= 0 {
 		return false, nil
 	}
-	unread := copy(s.buf, s.buf[s.pos:])
-	s.buf, s.pos = s.buf[:unread], 0
+	unread := len(s.buf) - s.pos
+	if s.pos > 0 { // else a long line is still growing where it lies
+		copy(s.buf, s.buf[s.pos:])
+		s.buf, s.pos = s.buf[:unread], 0
+	}
 	if need := unread + int(want); need > cap(s.buf) {
-		grown := make([]byte, unread, max(need, min(2*cap(s.buf), MaxLine+scanChunk)))
+		size := max(need, 2*cap(s.buf))
+		if size >= MaxLine {
+			size = MaxLine + scanChunk
+		}
+		grown := make([]byte, unread, size)
 		copy(grown, s.buf)
 		s.buf = grown
 	}

@@ -110,7 +110,7 @@ func decodeRecord(object []byte) (View, error) {
 	}
 	v.More = p.accept(`,"more":true`)
 	v.decodeBody(&p)
-	if p.bad || v.Seq == 0 {
+	if p.bad {
 		return View{}, errObject
 	}
 	return v, nil

@@ -26,10 +26,15 @@ type Record struct {
 type Commit struct {
 	Records []Record
 
+	// After, if not nil, is a commit without which this one must not be made. It
+	// was submitted before.
+	After *Commit
+
 	bytes    int64 // bound of its lines' length
 	expiring bool
 	done     chan struct{}
 	err      error
+	epoch    uint64 // of the log, when it was numbered
 }
 
 // NewCommit makes a commit of at least one record.
@@ -64,6 +69,20 @@ func (c *Commit) Wait(ctx context.Context) (seq uint64, err error) {
 		return 0, c.err
 	}
 	return c.last(), nil
+}
+
+// failed returns why the commit failed, nil if it did not or is still on its way.
+// That it was dropped before the log's present epoch may be known before it is done.
+func (c *Commit) failed(epoch uint64, dropped error) error {
+	select {
+	case <-c.done:
+		return c.err
+	default:
+	}
+	if c.epoch != epoch {
+		return dropped
+	}
+	return nil
 }
 
 func (c *Commit) first() uint64 { return c.Records[0].Seq }
@@ -124,6 +143,8 @@ func (l *Log) refusedLocked(c *Commit, epoch uint64) error {
 		return &FailedError{Err: l.mu.failure}
 	case epoch != AnyEpoch && epoch != l.mu.epoch:
 		return l.mu.dropped
+	case c.After != nil && c.After.failed(l.mu.epoch, l.mu.dropped) != nil:
+		return c.After.failed(l.mu.epoch, l.mu.dropped)
 	case l.mu.next+uint64(len(c.Records)) > segment.MaxSeq:
 		return fmt.Errorf("annals: no sequence numbers are left above %d", l.mu.next)
 	}
@@ -131,6 +152,7 @@ func (l *Log) refusedLocked(c *Commit, epoch uint64) error {
 }
 
 func (l *Log) numberLocked(c *Commit) {
+	c.epoch, c.After = l.mu.epoch, nil
 	for i := range c.Records {
 		c.Records[i].Seq = l.mu.next
 		l.mu.next++

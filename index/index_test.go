@@ -1,0 +1,607 @@
+package index
+
+import (
+	"fmt"
+	"iter"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// seeded returns a source of random numbers and tells how to get the same again.
+func seeded(t testing.TB) *rand.Rand {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv("ANNALS_TEST_SEED"); text != "" {
+		_, err := fmt.Sscan(text, &seed)
+		require.NoError(t, err)
+	}
+	t.Logf("to run this again: ANNALS_TEST_SEED=%d go test -run '^%s$'", seed, t.Name())
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
+// model is what an index should know, kept the simple way: every line of every
+// segment, and the newest record of each key.
+type model struct {
+	segments []*modelSegment // in order of their first seq; the last one is being written
+	number   uint64          // of the newest segment
+	seq      uint64
+	entries  map[string]Entry
+}
+
+type modelSegment struct {
+	number  uint64
+	inOrder bool
+	size    int64
+	lines   []Change
+}
+
+func newModel() *model {
+	m := &model{entries: map[string]Entry{}}
+	m.segments = append(m.segments, m.segment(true))
+	return m
+}
+
+func (m *model) segment(inOrder bool) *modelSegment {
+	m.number++
+	return &modelSegment{number: m.number, inOrder: inOrder, size: 90}
+}
+
+// add gives a line its place.
+func (s *modelSegment) add(c Change) Change {
+	c.Pos = Pos{Segment: s.number, Offset: uint32(s.size), Len: c.Len}
+	s.size += int64(c.Len)
+	s.lines = append(s.lines, c)
+	return c
+}
+
+func (m *model) open() *modelSegment { return m.segments[len(m.segments)-1] }
+
+// change makes one more record.
+func (m *model) change(rng *rand.Rand) Change {
+	m.seq++
+	c := Change{Seq: m.seq, Name: fmt.Sprintf("k%02d", rng.IntN(60)), Pos: Pos{Len: uint32(50 + rng.IntN(9000))}}
+	switch rng.IntN(6) {
+	case 0:
+		c.Op = Delete
+	case 1, 2:
+		c.Op, c.Name, c.At = Sample, fmt.Sprintf("s%d", rng.IntN(8)), rng.Int64N(2000)-1000
+	default:
+		c.Op = Put
+		if rng.IntN(3) == 0 {
+			c.Expires = 1 + rng.Int64N(1000)
+		}
+	}
+	c = m.open().add(c)
+	m.apply(c)
+	return c
+}
+
+func (m *model) apply(c Change) {
+	switch c.Op {
+	case Put:
+		m.entries[c.Name] = Entry{Key: c.Name, Seq: c.Seq, Expires: c.Expires, Pos: c.Pos}
+	case Delete:
+		delete(m.entries, c.Name)
+	}
+}
+
+func (m *model) clone() *model {
+	c := *m
+	c.entries = maps.Clone(m.entries)
+	c.segments = nil
+	for _, s := range m.segments {
+		copied := *s
+		copied.lines = slices.Clone(s.lines)
+		c.segments = append(c.segments, &copied)
+	}
+	return &c
+}
+
+// compact rewrites a run of sealed segments, in the model and in the index, as the
+// store does: meanwhile there may be writes.
+func (m *model) compact(rng *rand.Rand, x *Index, meanwhile func()) {
+	if len(m.segments) < 3 {
+		return
+	}
+	from := rng.IntN(len(m.segments) - 2)
+	to := from + 1 + rng.IntN(len(m.segments)-1-from)
+	inputs := slices.Clone(m.segments[from:to])
+	oldest := from == 0
+	keys, samples := m.segment(false), m.segment(true)
+	var numbers []uint64
+	var expired []Change
+	for _, s := range inputs {
+		numbers = append(numbers, s.number)
+		for _, c := range s.lines {
+			alive := m.entries[c.Name].Seq == c.Seq
+			switch {
+			case c.Op == Sample:
+				samples.add(c)
+			case c.Op == Delete && !oldest:
+				keys.add(c)
+			case c.Op == Put && alive && oldest && c.Expires != 0 && c.Expires < 300:
+				expired = append(expired, c)
+			case c.Op == Put && alive:
+				keys.add(c)
+			}
+		}
+	}
+	meanwhile()
+	x.Move(keys.lines)
+	meanwhile()
+	x.Drop(expired)
+	var outputs [][]Change
+	var made []*modelSegment
+	if len(samples.lines) > 0 {
+		outputs = append(outputs, samples.lines)
+		made = append(made, samples)
+	}
+	x.Replace(numbers, outputs)
+
+	for _, c := range keys.lines {
+		if e := m.entries[c.Name]; c.Op == Put && e.Seq == c.Seq {
+			e.Pos = c.Pos
+			m.entries[c.Name] = e
+		}
+	}
+	for _, c := range expired {
+		if m.entries[c.Name].Seq == c.Seq {
+			delete(m.entries, c.Name)
+		}
+	}
+	if len(keys.lines) > 0 {
+		made = append(made, keys)
+	}
+	m.segments = slices.Replace(m.segments, from, to, made...)
+}
+
+// TestIndexAgainstModel does the same things to an index and to the model.
+func TestIndexAgainstModel(t *testing.T) {
+	rng := seeded(t)
+	for range 6 {
+		m, x := newModel(), New()
+		apply := func() {
+			var batch []Change
+			for range 1 + rng.IntN(5) {
+				batch = append(batch, m.change(rng))
+			}
+			x.Apply(batch)
+		}
+		type moment struct {
+			*Snapshot
+			m *model
+		}
+		var moments []moment
+		for range 300 {
+			switch rng.IntN(30) {
+			case 0:
+				m.compact(rng, x, apply)
+			case 1, 2:
+				if len(m.open().lines) > 0 {
+					m.segments = append(m.segments, m.segment(true))
+				}
+			case 3:
+				moments = append(moments, moment{x.Snapshot(), m.clone()})
+			default:
+				apply()
+			}
+		}
+		check(t, rng, m, x)
+		for _, past := range moments {
+			checkSnapshot(t, rng, past.m, past.Snapshot)
+		}
+
+		// The builder, given the same lines in any order, knows the same, and goes on as well.
+		x = build(rng, m)
+		check(t, rng, m, x)
+		for range 30 {
+			apply()
+		}
+		check(t, rng, m, x)
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+// build gives the lines of a model to a Builder: segments in any order, and
+// within those that have no order of numbers, lines in any order.
+func build(rng *rand.Rand, m *model) *Index {
+	b := NewBuilder()
+	for _, i := range rng.Perm(len(m.segments)) {
+		s := m.segments[i]
+		lines := slices.Clone(s.lines)
+		if !s.inOrder {
+			rng.Shuffle(len(lines), func(i, j int) { lines[i], lines[j] = lines[j], lines[i] })
+		}
+		for i := range lines {
+			b.Add(&lines[i], s.inOrder)
+		}
+	}
+	return b.Index()
+}
+
+// check holds the whole index against the model.
+func check(t *testing.T, rng *rand.Rand, m *model, x *Index) {
+	t.Helper()
+	require.Equal(t, len(m.entries), x.Len())
+	require.Equal(t, m.seq, x.Last())
+	for i := range 70 {
+		key := fmt.Sprintf("k%02d", i)
+		e, ok := x.Get(key)
+		want, has := m.entries[key]
+		require.Equal(t, has, ok)
+		require.Equal(t, want, e)
+	}
+	for n := uint64(1); n <= m.number+1; n++ {
+		got, want := x.Usage(n), m.usage(n)
+		require.GreaterOrEqual(t, got.LatestExpiry, want.LatestExpiry)
+		got.LatestExpiry = want.LatestExpiry
+		require.Equal(t, want, got, "segment %d", n)
+	}
+	m.checkFind(t, x)
+	checkSnapshot(t, rng, m, x.Snapshot())
+}
+
+// usage counts again what an index counts as it goes.
+func (m *model) usage(number uint64) (u Usage) {
+	for _, e := range m.entries {
+		if e.Segment == number {
+			u.Entries += int64(e.Len)
+			if e.Expires != 0 {
+				u.Expiring += int64(e.Len)
+				u.LatestExpiry = max(u.LatestExpiry, e.Expires)
+			}
+		}
+	}
+	for _, s := range m.segments {
+		for _, c := range s.lines {
+			switch {
+			case s.number != number:
+			case c.Op == Sample:
+				u.Samples += int64(c.Len)
+			case c.Op == Delete:
+				u.Tombstones += int64(c.Len)
+			}
+		}
+	}
+	return u
+}
+
+func (m *model) series() []Series {
+	sums := map[string]Series{}
+	for _, s := range m.segments {
+		for _, c := range s.lines {
+			if c.Op != Sample {
+				continue
+			}
+			sum, had := sums[c.Name]
+			if !had {
+				sum = Series{Name: c.Name, FirstSeq: c.Seq, MinAt: c.At, MaxAt: c.At}
+			}
+			sum.Samples++
+			sum.FirstSeq, sum.LastSeq = min(sum.FirstSeq, c.Seq), max(sum.LastSeq, c.Seq)
+			sum.MinAt, sum.MaxAt = min(sum.MinAt, c.At), max(sum.MaxAt, c.At)
+			sums[c.Name] = sum
+		}
+	}
+	return slices.SortedFunc(maps.Values(sums), func(a, b Series) int { return strings.Compare(a.Name, b.Name) })
+}
+
+// checkFind looks for every number and the one above the last.
+func (m *model) checkFind(t *testing.T, x *Index) {
+	t.Helper()
+	var lines []Change
+	for _, s := range m.segments {
+		if s.inOrder {
+			lines = append(lines, s.lines...)
+		}
+	}
+	slices.SortFunc(lines, func(a, b Change) int { return int(a.Seq) - int(b.Seq) })
+	for seq := uint64(0); seq <= m.seq+1; seq++ {
+		i, _ := slices.BinarySearchFunc(lines, seq, func(c Change, seq uint64) int { return int(c.Seq) - int(seq) })
+		b, ok := x.Find(seq)
+		require.Equal(t, i < len(lines), ok, "number %d", seq)
+		if ok {
+			require.True(t, b.holds(lines[i]), "%+v does not hold %+v", b, lines[i])
+		}
+	}
+}
+
+func (b *Block) holds(c Change) bool {
+	return b.Segment == c.Segment && b.Start <= int64(c.Offset) && int64(c.Offset)+int64(c.Len) <= b.End
+}
+
+func checkSnapshot(t *testing.T, rng *rand.Rand, m *model, s *Snapshot) {
+	t.Helper()
+	require.Equal(t, len(m.entries), s.Len())
+	require.Equal(t, m.seq, s.Last())
+	require.Equal(t, m.series(), s.Series())
+	for range 40 {
+		key := fmt.Sprintf("k%02d", rng.IntN(70))
+		e, ok := s.Get(key)
+		require.Equal(t, m.entries[key], e)
+		require.Equal(t, e.Key != "", ok)
+
+		bound := func() string {
+			return []string{"", "k", "k3", fmt.Sprintf("k%02d", rng.IntN(70)), fmt.Sprintf("k%02d\x00", rng.IntN(70)), "z"}[rng.IntN(6)]
+		}
+		from, to, reverse, limit := bound(), bound(), rng.IntN(2) == 0, 1+rng.IntN(80)
+		require.Equal(t, m.scan(from, to, reverse, limit), take(s.Range(from, to, reverse), limit), "%q %q %v", from, to, reverse)
+
+		first, last := 1+rng.Uint64N(m.seq+1), rng.Uint64N(m.seq+2)
+		since, until := rng.Int64N(2400)-1200, rng.Int64N(2400)-1200
+		switch rng.IntN(3) {
+		case 0:
+			first, last, since, until = 1, m.seq, math.MinInt64, math.MaxInt64
+		case 1:
+			last = m.seq
+		}
+		m.checkBlocks(t, s, fmt.Sprintf("s%d", rng.IntN(9)), first, last, since, until)
+	}
+}
+
+func (m *model) scan(from, to string, reverse bool, limit int) (found []Entry) {
+	for _, key := range slices.Sorted(maps.Keys(m.entries)) {
+		if key >= from && (to == "" || key < to) {
+			found = append(found, m.entries[key])
+		}
+	}
+	if reverse {
+		slices.Reverse(found)
+	}
+	return found[:min(limit, len(found))]
+}
+
+func take[T any](all iter.Seq[T], limit int) (some []T) {
+	for v := range all {
+		if some = append(some, v); len(some) == limit {
+			break
+		}
+	}
+	return some
+}
+
+// checkBlocks makes sure that every sample asked for lies in a block, in order,
+// and that every block could hold one.
+func (m *model) checkBlocks(t *testing.T, s *Snapshot, series string, first, last uint64, since, until int64) {
+	t.Helper()
+	blocks := slices.Collect(s.Blocks(series, first, last, since, until, false))
+	var samples []Change
+	for _, seg := range m.segments {
+		for _, c := range seg.lines {
+			if c.Op == Sample && c.Name == series && c.Seq >= first && c.Seq <= last && c.At >= since && c.At < until {
+				samples = append(samples, c)
+			}
+		}
+	}
+	slices.SortFunc(samples, func(a, b Change) int { return int(a.Seq) - int(b.Seq) })
+	i := 0
+	for _, c := range samples {
+		for i < len(blocks) && !blocks[i].holds(c) {
+			i++
+		}
+		require.Less(t, i, len(blocks), "no block, in order, holds %+v", c)
+	}
+	for i, b := range blocks {
+		require.Positive(t, b.Samples)
+		require.True(t, b.FirstSeq <= last && b.LastSeq >= first && b.MinAt < until && b.MaxAt >= since, "%+v", b)
+		require.LessOrEqual(t, b.End-b.Start, int64(blockBytes+10000))
+		require.True(t, i == 0 || blocks[i-1].LastSeq < b.FirstSeq, "%+v", blocks)
+		m.checkBlock(t, &b, series)
+	}
+	backward := slices.Collect(s.Blocks(series, first, last, since, until, true))
+	slices.Reverse(backward)
+	require.Equal(t, blocks, backward)
+	if len(blocks) > 0 {
+		require.Equal(t, blocks[:1], take(s.Blocks(series, first, last, since, until, false), 1))
+	}
+}
+
+// checkBlock counts a block again. The last one of a snapshot may have grown since.
+func (m *model) checkBlock(t *testing.T, b *Block, series string) {
+	t.Helper()
+	again := Block{Segment: b.Segment, Start: b.Start, MinAt: math.MaxInt64, MaxAt: math.MinInt64}
+	named := false
+	for _, s := range m.segments {
+		for _, c := range s.lines {
+			if s.number != b.Segment || !b.holds(c) {
+				continue
+			}
+			if again.FirstSeq == 0 {
+				again.FirstSeq = c.Seq
+			}
+			again.LastSeq, again.End = c.Seq, int64(c.Offset)+int64(c.Len)
+			if c.Op == Sample {
+				again.Samples++
+				again.MinAt, again.MaxAt = min(again.MinAt, c.At), max(again.MaxAt, c.At)
+				named = named || c.Name == series
+			}
+		}
+	}
+	if b.LastSeq <= m.seq {
+		require.Equal(t, again, *b)
+		require.True(t, named, "no sample of %s in %+v", series, b)
+	}
+}
+
+// A block that lost its series when a segment went on growing after Builder.Index
+// would hide samples.
+func TestApplyGoesOnInASegmentOfTheBuilder(t *testing.T) {
+	b := NewBuilder()
+	b.Add(&Change{Op: Sample, Name: "old", Seq: 1, Pos: Pos{Segment: 1, Offset: 90, Len: 50}}, true)
+	x := b.Index()
+	x.Apply([]Change{{Op: Sample, Name: "new", Seq: 2, Pos: Pos{Segment: 1, Offset: 140, Len: 50}}})
+	x.Apply([]Change{{Op: Sample, Name: "new", Seq: 3, Pos: Pos{Segment: 2, Offset: 90, Len: 50}}})
+	for series, blocks := range map[string]int{"old": 1, "new": 2} {
+		require.Len(t, slices.Collect(x.Snapshot().Blocks(series, 1, 3, -1, 1, false)), blocks, series)
+	}
+}
+
+// What a line that can't be read may have held is unknown: whoever asks for its
+// number, or for a range with it, is led to it, whatever the series.
+func TestDamageIsFoundByItsNumber(t *testing.T) {
+	rng := seeded(t)
+	for range 300 {
+		m := newModel()
+		for range 1 + rng.IntN(60) {
+			m.change(rng)
+		}
+		s := m.segments[0]
+		all := slices.Clone(s.lines)
+		from, n := rng.IntN(len(all)), 1+rng.IntN(4)
+		bad := all[from:min(len(all), from+n)]
+		s.lines = slices.Delete(s.lines, from, from+len(bad))
+		b := NewBuilder()
+		for i := range s.lines {
+			b.Add(&s.lines[i], true)
+		}
+		b.Damage(s.number, int64(bad[0].Offset), s.size, all[0].Seq, all[len(all)-1].Seq)
+		x := b.Index().Snapshot()
+		for _, c := range bad {
+			blocks := slices.Collect(x.Blocks("any", c.Seq, c.Seq, 0, 0, false))
+			require.True(t, slices.ContainsFunc(blocks, func(b Block) bool {
+				return b.Start <= int64(bad[0].Offset) && int64(bad[0].Offset) < b.End
+			}), "%d of %d to %d: %+v", c.Seq, bad[0].Seq, bad[len(bad)-1].Seq, blocks)
+		}
+		for i := range s.lines {
+			if c := &s.lines[i]; c.Op == Sample {
+				blocks := slices.Collect(x.Blocks(c.Name, c.Seq, c.Seq, c.At, c.At+1, false))
+				require.True(t, slices.ContainsFunc(blocks, func(b Block) bool { return b.holds(*c) }))
+			}
+		}
+	}
+}
+
+func TestPrefixEnd(t *testing.T) {
+	for prefix, end := range map[string]string{
+		"": "", "a": "b", "ab": "ac", "a\xff": "b", "a\xff\xff": "b", "\xff": "", "\xff\xff": "", "a\x00": "a\x01", "é": "\xc3\xaa",
+	} {
+		require.Equal(t, end, PrefixEnd(prefix), "%q", prefix)
+	}
+	rng := seeded(t)
+	random := func() string {
+		b := make([]byte, rng.IntN(4))
+		for i := range b {
+			b[i] = "\x00a\xfe\xff"[rng.IntN(4)]
+		}
+		return string(b)
+	}
+	for range 20000 {
+		key, prefix := random(), random()
+		end := PrefixEnd(prefix)
+		require.Equal(t, strings.HasPrefix(key, prefix), key >= prefix && (end == "" || key < end), "%q %q", key, prefix)
+	}
+}
+
+// fill puts n keys.
+func fill(x *Index, n int) {
+	for i := range n {
+		x.Apply([]Change{{Op: Put, Name: fmt.Sprintf("%08d", i), Seq: uint64(i + 1), Pos: Pos{Segment: 1, Offset: uint32(i), Len: 1}}})
+	}
+}
+
+// A snapshot, and the change behind it, cost the same whatever the size.
+func TestSnapshotCostsNothing(t *testing.T) {
+	cost := func(n int) (bytes uint64) {
+		x := New()
+		fill(x, n)
+		s := x.Snapshot()
+		require.Zero(t, testing.AllocsPerRun(10, func() {
+			if x.Snapshot() != s {
+				t.Error("an unchanged index has one snapshot")
+			}
+		}))
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		const runs = 50
+		for i := range runs {
+			x.Snapshot()
+			x.Apply([]Change{{Op: Put, Name: fmt.Sprintf("%08d", i*n/runs), Seq: uint64(n + i + 1), Pos: Pos{Segment: 1, Offset: uint32(n + i), Len: 1}}})
+		}
+		runtime.ReadMemStats(&after)
+		return (after.TotalAlloc - before.TotalAlloc) / runs
+	}
+	little, much := cost(1000), cost(100_000)
+	require.Less(t, much, 4*little, "for a hundred times as many keys")
+}
+
+// Readers never see half a batch, and what they hold does not change. The race
+// detector looks on.
+func TestReadersBesideAWriter(t *testing.T) {
+	const keys, batches = 40, 400
+	x := New()
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			for over := false; !over; {
+				select {
+				case <-done:
+					over = true
+				default:
+				}
+				s := x.Snapshot()
+				for range 2 {
+					batch, count := uint64(0), 0
+					for e := range s.Range("", "", count%2 == 0) {
+						if count == 0 {
+							batch = e.Seq / 1000
+						}
+						if count++; e.Seq/1000 != batch {
+							t.Errorf("%q of batch %d beside batch %d", e.Key, e.Seq/1000, batch)
+						}
+					}
+					if count != 0 && count != keys || count != s.Len() {
+						t.Errorf("%d keys", count)
+					}
+				}
+				samples := 0
+				for b := range s.Blocks("s", 1, s.Last(), math.MinInt64, math.MaxInt64, false) {
+					samples += b.Samples
+				}
+				if batch := s.Last() / 1000; samples < int(batch) {
+					t.Errorf("%d samples after batch %d", samples, batch)
+				}
+				x.Get("k01")
+				x.Usage(1)
+				s.Series()
+				x.Find(s.Last())
+				x.Len()
+			}
+		})
+	}
+	for batch := range uint64(batches) {
+		var changes []Change
+		for i := range uint64(keys) {
+			changes = append(changes, Change{Op: Put, Name: fmt.Sprintf("k%02d", i), Seq: (batch+1)*1000 + i, Pos: Pos{Segment: 1 + batch/100, Offset: uint32(batch*5000 + i*100), Len: 100}})
+		}
+		changes = append(changes, Change{Op: Sample, Name: "s", Seq: (batch+1)*1000 + keys, Pos: Pos{Segment: 1 + batch/100, Offset: uint32(batch*5000 + 4000), Len: 1000}})
+		x.Apply(changes)
+		if batch == 250 {
+			x.Move(changes[:1])
+			x.Drop([]Change{{Name: "absent"}})
+			x.Replace([]uint64{1}, [][]Change{samplesOf(100)})
+		}
+	}
+	close(done)
+	wg.Wait()
+}
+
+// samplesOf is the output of a compaction of the first batches.
+func samplesOf(batches uint64) (changes []Change) {
+	for batch := range batches {
+		changes = append(changes, Change{Op: Sample, Name: "s", Seq: (batch+1)*1000 + 40, Pos: Pos{Segment: 9, Offset: uint32(90 + batch*1000), Len: 1000}})
+	}
+	return changes
+}
