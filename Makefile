@@ -36,7 +36,7 @@ cross: ## build for every platform
 		(cd $$m && CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./...) || exit 1; done; done
 
 crash: ## crash in all ways at every operation of many more workloads
-	go test ./fuzz -count=1 -v -run CrashAnywhere -crash.long=200 -crash.random=32 -crash.deep=4 -crash.states=1000000 -timeout 120m
+	go test ./fuzz -count=1 -v -run CrashAnywhere -crash.all -crash.long=200 -crash.random=32 -crash.deep=4 -crash.states=1000000 -timeout 120m
 
 kill: ## kill a writing process 2,000 times
 	go test ./fuzz -count=1 -v -run Kill -kill.rounds=2000 -timeout 60m

@@ -117,9 +117,14 @@ func (o *opening) examine() (err error) {
 	defer func() { err = errors.Join(err, file.Close()) }()
 	o.verdict, err = examineBesideWriter(file, size, o.path(o.manifest.Open), o.manifest.Store, o.manifest.Open)
 	if err == nil && o.verdict.Header.First != o.manifest.Seq {
-		err = &CorruptError{Path: o.path(o.manifest.Open), Reason: fmt.Sprintf("it begins with record %d, MANIFEST says %d", o.verdict.Header.First, o.manifest.Seq)}
+		err = wrongFirst(o.path(o.manifest.Open), o.verdict.Header.First, o.manifest.Seq)
 	}
 	return err
+}
+
+// wrongFirst is the damage of an open segment that MANIFEST does not mean.
+func wrongFirst(path string, first, seq uint64) *CorruptError {
+	return &CorruptError{Path: path, Reason: fmt.Sprintf("it begins with record %d, MANIFEST says %d", first, seq)}
 }
 
 // examineBesideWriter is segment.Examine for a file that somebody may be writing:

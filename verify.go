@@ -160,6 +160,9 @@ func (v *verifier) open() error {
 		if err != nil {
 			return err
 		}
+		if first := verdict.Header.First; first != v.manifest.Seq {
+			v.report.Problems = append(v.report.Problems, wrongFirst(path, first, v.manifest.Seq))
+		}
 		v.report.Records += verdict.Records
 		v.report.LastSeq = verdict.Last
 		if t := verdict.Tail; t != nil {

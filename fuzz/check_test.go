@@ -22,8 +22,8 @@ import (
 )
 
 var (
-	checkSeed = flag.Uint64("check.seed", 1, "seed of TestCheckerAndVerifyAgree")
-	checkHits = flag.Int("check.hits", 120, "damaged places of TestCheckerAndVerifyAgree, in each store")
+	checkSeed = flag.Uint64("check.seed", 1, "seed of TestCheckerAgreesWithVerify")
+	checkHits = flag.Int("check.hits", 120, "damaged places of TestCheckerAgreesWithVerify, in each store")
 )
 
 // python is the interpreter that runs check.py. A machine without it can't
@@ -132,7 +132,7 @@ func stores(t *testing.T) map[string]string {
 
 // check.py shares no code with annals, so where the two agree, neither has
 // misread FORMAT.md.
-func TestCheckerAndVerifyAgree(t *testing.T) {
+func TestCheckerAgreesWithVerify(t *testing.T) {
 	dirs := stores(t)
 	t.Run("on whole stores", func(t *testing.T) { agreeOnWholeStores(t, dirs) })
 	t.Run("on missing and foreign files", func(t *testing.T) { agreeOnMissingAndForeignFiles(t, dirs) })
@@ -342,7 +342,7 @@ func agreeOnDamage(t *testing.T, dirs map[string]string) {
 // line.
 func requireAgreement(t *testing.T, c checker, dir string, d damage) {
 	t.Helper()
-	replay := fmt.Sprintf("%v; replay: go test ./fuzz -run TestCheckerAndVerifyAgree -check.seed %d", d, *checkSeed)
+	replay := fmt.Sprintf("%v; replay: go test ./fuzz -run TestCheckerAgreesWithVerify -check.seed %d", d, *checkSeed)
 	report := verify(t, dir)
 	require.NotEmpty(t, report.Problems, replay)
 	first := report.Problems[0]

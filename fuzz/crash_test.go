@@ -19,7 +19,8 @@ var (
 	crashSeed   = flag.Uint64("crash.seed", 1, "seed of the crash enumeration")
 	crashRandom = flag.Int("crash.random", 6, "random subsets of pending effects at each crash point")
 	crashLong   = flag.Int("crash.long", 2, "random sequences of length 30")
-	crashDeep   = flag.Int("crash.deep", 16, "of how many crash states one has its recovery crashed too")
+	crashDeep   = flag.Int("crash.deep", 32, "of how many crash states one has its recovery crashed too")
+	crashAll    = flag.Bool("crash.all", false, "crash in every step of a short sequence, not just in its last: shorter sequences cover the rest")
 	crashStates = flag.Int("crash.states", 30000, "the number of crash states that a run must reach")
 )
 
@@ -60,6 +61,7 @@ type machine struct {
 	sum  *sums
 	seen map[uint64]bool
 
+	quiet   bool    // nothing is checked for now
 	broken  bool    // a check has failed
 	states  []model // the state after each commit; the first is empty
 	acked   int     // how many commits were acknowledged
@@ -78,7 +80,7 @@ func (checker) FailNow() { panic(abort{}) }
 // check runs fn, which may fail, from the hook. After the first failure nothing
 // is checked any more, and the workload ends.
 func (m *machine) check(fn func()) {
-	if m.broken {
+	if m.broken || m.quiet {
 		return
 	}
 	defer func() {
@@ -438,7 +440,8 @@ func runSequence(t *testing.T, seq []int, seed uint64, sum *sums) {
 		names[i] = steps[s].name
 	}
 	m := newMachine(t, strings.Join(names, " "), seed, sum)
-	for _, s := range seq {
+	for i, s := range seq {
+		m.quiet = !*crashAll && len(seq) <= 3 && i < len(seq)-1
 		steps[s].do(m)
 		require.False(t, t.Failed(), "%s: replay with -crash.seed=%d", m.name, *crashSeed)
 	}

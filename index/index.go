@@ -224,8 +224,7 @@ func (x *Index) Snapshot() *Snapshot {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.mu.current == nil {
-		x.mu.series.shared = true
-		x.mu.current = &Snapshot{x: x, keys: x.mu.keys.Clone(), log: x.mu.log, last: x.mu.last, series: x.mu.series.all}
+		x.mu.current = &Snapshot{x: x, keys: x.mu.keys.Clone(), log: x.mu.log, last: x.mu.last, series: x.mu.series.sums.Clone()}
 	}
 	return x.mu.current
 }

@@ -504,10 +504,11 @@ func TestPrefixEnd(t *testing.T) {
 	}
 }
 
-// fill puts n keys.
+// fill puts n keys and samples of as many series.
 func fill(x *Index, n int) {
 	for i := range n {
-		x.Apply([]Change{{Op: Put, Name: fmt.Sprintf("%08d", i), Seq: uint64(i + 1), Pos: Pos{Segment: 1, Offset: uint32(i), Len: 1}}})
+		name, pos := fmt.Sprintf("%08d", i), Pos{Segment: 1, Offset: uint32(2 * i), Len: 1}
+		x.Apply([]Change{{Op: Put, Name: name, Seq: uint64(2*i + 1), Pos: pos}, {Op: Sample, Name: name, Seq: uint64(2*i + 2), Pos: pos}})
 	}
 }
 
@@ -527,7 +528,9 @@ func TestSnapshotCostsNothing(t *testing.T) {
 		const runs = 50
 		for i := range runs {
 			x.Snapshot()
-			x.Apply([]Change{{Op: Put, Name: fmt.Sprintf("%08d", i*n/runs), Seq: uint64(n + i + 1), Pos: Pos{Segment: 1, Offset: uint32(n + i), Len: 1}}})
+			pos := Pos{Segment: 1, Offset: uint32(2*n + i), Len: 1}
+			name := fmt.Sprintf("%08d", i*n/runs)
+			x.Apply([]Change{{Op: Put, Name: name, Seq: uint64(2*n + 2*i + 1), Pos: pos}, {Op: Sample, Name: name, Seq: uint64(2*n + 2*i + 2), Pos: pos}})
 		}
 		runtime.ReadMemStats(&after)
 		return (after.TotalAlloc - before.TotalAlloc) / runs

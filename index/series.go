@@ -1,8 +1,9 @@
 package index
 
 import (
-	"slices"
 	"strings"
+
+	"github.com/google/btree"
 )
 
 // Series sums up the samples of one series. Times are in microseconds.
@@ -15,32 +16,32 @@ type Series struct {
 	MaxAt    int64
 }
 
-// seriesTable gives each series a small number and keeps its sums.
+// seriesTable gives each series a small number and keeps its sums, in a tree as
+// for keys, so that a snapshot of them costs nothing either.
 type seriesTable struct {
-	ids    map[string]uint32
-	all    []Series
-	shared bool // a snapshot has all: copy it before a change
+	ids  map[string]uint32
+	sums *btree.BTreeG[Series]
 }
 
-func newSeriesTable() *seriesTable { return &seriesTable{ids: map[string]uint32{}} }
+func newSeriesTable() *seriesTable {
+	return &seriesTable{
+		ids:  map[string]uint32{},
+		sums: btree.NewG(degree, func(a, b Series) bool { return a.Name < b.Name }),
+	}
+}
 
 // add counts one more sample, whose seq may be below earlier ones while an index
 // is built.
 func (t *seriesTable) add(c *Change) {
-	if t.shared {
-		t.all, t.shared = slices.Clone(t.all), false
-	}
-	id, ok := t.ids[c.Name]
+	s, ok := t.sums.Get(Series{Name: c.Name})
 	if !ok {
-		id = uint32(len(t.all))
-		name := strings.Clone(c.Name)
-		t.ids[name] = id
-		t.all = append(t.all, Series{Name: name, FirstSeq: c.Seq, LastSeq: c.Seq, MinAt: c.At, MaxAt: c.At})
+		s = Series{Name: strings.Clone(c.Name), FirstSeq: c.Seq, LastSeq: c.Seq, MinAt: c.At, MaxAt: c.At}
+		t.ids[s.Name] = uint32(len(t.ids))
 	}
-	s := &t.all[id]
 	s.Samples++
 	s.FirstSeq, s.LastSeq = min(s.FirstSeq, c.Seq), max(s.LastSeq, c.Seq)
 	s.MinAt, s.MaxAt = min(s.MinAt, c.At), max(s.MaxAt, c.At)
+	t.sums.ReplaceOrInsert(s)
 }
 
 // id is the number of a sample's series, which add has seen; -1 for a change that
@@ -54,7 +55,10 @@ func (t *seriesTable) id(c *Change) int64 {
 
 // Series returns the sums of all series, by name.
 func (s *Snapshot) Series() []Series {
-	all := slices.Clone(s.series)
-	slices.SortFunc(all, func(a, b Series) int { return strings.Compare(a.Name, b.Name) })
+	all := make([]Series, 0, s.series.Len())
+	s.series.Ascend(func(sum Series) bool {
+		all = append(all, sum)
+		return true
+	})
 	return all
 }

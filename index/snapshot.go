@@ -13,7 +13,7 @@ type Snapshot struct {
 	log  []*stretch
 	last uint64
 
-	series []Series
+	series *btree.BTreeG[Series]
 }
 
 // Get returns the entry of a key.

@@ -58,13 +58,18 @@ const MaxLine = 256 << 20
 // place in the log: all from the comma before the name on. It reads Kind, Name,
 // Value, Expires and At.
 func AppendBody(dst []byte, r *Record) []byte {
+	return appendBody(dst, r, IsJSON(r.Value))
+}
+
+// appendBody spells the value as JSON if json says that it is.
+func appendBody(dst []byte, r *Record, json bool) []byte {
 	switch {
 	case r.Kind == Sample:
 		dst = append(dst, `,"ser":`...)
 		dst = appendString(dst, r.Name)
 		dst = append(dst, `,"at":`...)
 		dst = appendTime(dst, r.At)
-		return appendValue(dst, r.Value)
+		return appendValue(dst, r.Value, json)
 	case utf8.ValidString(r.Name):
 		dst = append(dst, `,"key":`...)
 		dst = appendString(dst, r.Name)
@@ -79,14 +84,14 @@ func AppendBody(dst []byte, r *Record) []byte {
 		dst = append(dst, `,"exp":`...)
 		dst = appendTime(dst, r.Expires)
 	}
-	return appendValue(dst, r.Value)
+	return appendValue(dst, r.Value, json)
 }
 
 // appendValue appends the value field and the closing brace: "val" for JSON,
 // else "txt" for text that is not longer so than in base64, else "b64".
-func appendValue(dst, v []byte) []byte {
+func appendValue(dst, v []byte, json bool) []byte {
 	switch {
-	case IsJSON(v):
+	case json:
 		dst = append(dst, `,"val":`...)
 		dst = append(dst, v...)
 	case utf8.Valid(v) && escapedLen(v) <= base64.StdEncoding.EncodedLen(len(v)):
@@ -128,7 +133,9 @@ func AppendRecord(dst []byte, r *Record) []byte {
 }
 
 // AppendOp appends the JSON object of a record without checksum or newline: the
-// dialect of the command line. A Seq of 0 is left out.
+// dialect of the command line. A Seq of 0 is left out. JSON with spaces around it
+// is spelled as text: whoever reads the object with a JSON parser could not tell
+// them from the object's own.
 func AppendOp(dst []byte, r *Record) []byte {
 	dst = append(dst, '{')
 	start := len(dst)
@@ -139,7 +146,8 @@ func AppendOp(dst []byte, r *Record) []byte {
 	if r.More {
 		dst = append(dst, `,"more":true`...)
 	}
-	dst = AppendBody(dst, r)
+	v := r.Value
+	dst = appendBody(dst, r, IsJSON(v) && v[0] != ' ' && v[len(v)-1] != ' ')
 	return append(dst[:start], dst[start+1:]...) // without the first comma
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
-	"math"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -170,7 +169,7 @@ func TestTextIsChosenUpToTheLengthOfBase64(t *testing.T) {
 		for quotes := range 40 {
 			v := "a" + strings.Repeat("a", plain) + strings.Repeat(`"`, quotes)
 			text := 1+plain+2*quotes <= base64.StdEncoding.EncodedLen(len(v))
-			require.Equal(t, text, strings.HasPrefix(string(appendValue(nil, []byte(v))), `,"txt":`), "%q", v)
+			require.Equal(t, text, strings.HasPrefix(string(appendValue(nil, []byte(v), IsJSON([]byte(v)))), `,"txt":`), "%q", v)
 		}
 	}
 }
@@ -180,7 +179,7 @@ func TestJSONNestedAMillionDeepIsText(t *testing.T) {
 		require.False(t, IsJSON([]byte(v)))
 		requireRoundTrip(t, Record{Seq: 1, Kind: Put, Name: "deep", Value: []byte(v)})
 	}
-	require.Contains(t, string(appendValue(nil, []byte(nested(1e6)))), `"txt":"[[`)
+	require.Contains(t, string(appendValue(nil, []byte(nested(1e6)), false)), `"txt":"[[`)
 }
 
 func TestHowAKeyIsSpelled(t *testing.T) {
@@ -219,6 +218,7 @@ func TestAppendOpIsTheLineWithoutItsPlace(t *testing.T) {
 	require.Equal(t, `x{"seq":5,"more":true,"key":"k","val":1}`, string(AppendOp([]byte("x"), &r)))
 	r.Seq, r.More = 0, false
 	require.Equal(t, `{"key":"k","val":1}`, string(AppendOp(nil, &r)))
+	require.Equal(t, `{"key":"k","txt":" 1 "}`, string(AppendOp(nil, &Record{Kind: Put, Name: "k", Value: []byte(" 1 ")})), "a parser would lose the spaces")
 	require.Equal(t, `{"key":"k","del":true}`, string(AppendOp(nil, &Record{Kind: Delete, Name: "k"})))
 	require.Equal(t, `{"ser":"s","at":-0.000001,"txt":"x"}`, string(AppendOp(nil, &Record{Kind: Sample, Name: "s", At: -1, Value: []byte("x")})))
 }
@@ -240,16 +240,6 @@ func TestTimesKeepTheirMicroseconds(t *testing.T) {
 		p := parser{b: []byte(bad)}
 		p.time()
 		require.True(t, p.bad, "%q", bad)
-	}
-}
-
-func TestAnExpiryIsRoundedUpAndNeverBecomesNever(t *testing.T) {
-	for nanos, micros := range map[int64]int64{
-		1: 1, 999: 1, 1000: 1, 1001: 2, 0: 1, -1: 1, -1_000_000: 1, math.MinInt64: 1,
-		1732290000123456000: 1732290000123456, 1732290000123456001: 1732290000123457,
-		math.MaxInt64: math.MaxInt64/1000 + 1,
-	} {
-		require.Equal(t, micros, RoundExpiry(nanos), "%d ns", nanos)
 	}
 }
 

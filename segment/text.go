@@ -3,7 +3,6 @@ package segment
 import (
 	"bytes"
 	"encoding/base64"
-	"math"
 	"strconv"
 	"unicode/utf8"
 )
@@ -176,17 +175,6 @@ func appendTime(dst []byte, micros int64) []byte {
 		dst = append(dst, '0'+byte(frac/div%10))
 	}
 	return dst
-}
-
-// RoundExpiry turns a time in nanoseconds since 1970 into microseconds, rounded
-// up, so that nothing expires before it was asked to; 0, which means never, is
-// avoided.
-func RoundExpiry(nanos int64) int64 {
-	micros := nanos / 1e3
-	if nanos > 0 && nanos%1e3 != 0 && micros < math.MaxInt64 {
-		micros++
-	}
-	return max(micros, 1)
 }
 
 // IsJSON reports whether v is kept under "val": JSON as RFC 8259 has it, in

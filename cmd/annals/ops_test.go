@@ -92,6 +92,7 @@ func TestParseOpRefuses(t *testing.T) {
 // back as it was.
 func FuzzDialect(f *testing.F) {
 	f.Add(uint8(0), "key", []byte(`{"a": 1}`), int64(0), false)
+	f.Add(uint8(0), "spaces", []byte(` [1] `), int64(0), false)
 	f.Add(uint8(1), "series", []byte("two\nlines"), int64(1732284000123456), true)
 	f.Add(uint8(2), "\xff\"\\\u2028", []byte{}, int64(0), false)
 	f.Add(uint8(0), "", []byte{0, 255}, int64(-1), true)
