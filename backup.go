@@ -17,8 +17,7 @@ import (
 // one is copied as sealed; MANIFEST comes last, so an interrupted copy is no store.
 // Reads and writes go on meanwhile.
 func (s *Store) Backup(ctx context.Context, dir string) error {
-	last, err := s.Sync(ctx)
-	if err != nil {
+	if _, err := s.Sync(ctx); err != nil {
 		return err
 	}
 	for {
@@ -26,8 +25,11 @@ func (s *Store) Backup(ctx context.Context, dir string) error {
 		if v == nil {
 			return ErrClosed
 		}
-		b := backup{fs: s.opts.FS, from: s.dir, version: v, manifest: s.manifest.copy(), last: last}
-		if b.complete() {
+		b := backup{fs: s.opts.FS, version: v, manifest: s.manifest.copy()}
+		// After MANIFEST: a compaction in it may have dropped a record because of a
+		// newer one, which then is durable, and must be in the copy.
+		b.last = s.Durable()
+		if b.complete() && s.manifest.copy().Generation == b.manifest.Generation {
 			defer v.release()
 			return b.run(ctx, dir)
 		}
@@ -38,7 +40,6 @@ func (s *Store) Backup(ctx context.Context, dir string) error {
 // backup is a store that is being copied.
 type backup struct {
 	fs       replace.FS
-	from     string
 	version  *version // holds all segments of manifest
 	manifest segment.Manifest
 	last     uint64 // copy no record above this from the open segment

@@ -169,7 +169,8 @@ func (x *Index) match(t *stretch, series string, first, last uint64, since, unti
 
 // Find returns the block that holds the line of sequence number seq or, if that
 // is gone, the first above it; ok is false if there is none. Only segments whose
-// lines lie in order are searched.
+// lines lie in order are searched. It is for numbers that compaction has not reached:
+// below them, segments may overlap.
 func (x *Index) Find(seq uint64) (b Block, ok bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()

@@ -88,6 +88,10 @@ func (h *host) Install(sealed *segment.Footer, open *Segment, seq uint64) error 
 		if string(kept) != string(header.AppendLine(nil)) {
 			h.Errorf("segment %d listed as open with %q", open.Number, kept)
 		}
+		line := make([]byte, len(kept))
+		if _, err := open.ReadAt(line, 0); err != nil || open.Size() != int64(len(kept)) {
+			h.Errorf("segment %d listed as open, and readers find %d bytes: %v", open.Number, open.Size(), err)
+		}
 	}
 	if _, err := h.begin("install", strings.Join(what, " ")); err != nil {
 		return err

@@ -21,6 +21,7 @@ func (l *Log) rotate(next *Segment) error {
 	}
 	if err := l.install(l.tail.footer, next, next.First); err != nil { // 4
 		file := next.file
+		next.written.Store(0)
 		next.file = nil
 		if l.Failure() != nil {
 			file.Close() // MANIFEST may list it, so it stays

@@ -163,6 +163,7 @@ func (l *Log) create(s *Segment) (err error) {
 		return l.fail(err, false)
 	}
 	s.file = file
+	s.written.Store(int64(len(line))) // before it is listed: whoever finds it in MANIFEST reads it
 	return nil
 }
 
@@ -193,5 +194,4 @@ func (l *Log) begin(s *Segment) {
 	h := segment.Header{Store: l.opts.Store, Segment: s.Number, First: s.First}
 	line := h.AppendLine(nil)
 	l.tail = tail{seg: s, end: int64(len(line)), size: int64(len(line)), crc: segment.Checksum(0, line), last: s.First - 1, synced: true}
-	s.written.Store(l.tail.end)
 }
