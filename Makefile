@@ -7,7 +7,7 @@ DEMO        := demo
 FUZZTIME    := 60s
 export GOFLAGS := -buildvcs=false
 
-.PHONY: help run build test check race slow cross crash kill fuzz cover clean
+.PHONY: help run build test check race slow cross crash bench kill fuzz cover clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ cross: ## build for every platform
 
 crash: ## crash in all ways at every operation of many more workloads
 	go test ./fuzz -count=1 -v -run CrashAnywhere -crash.all -crash.long=200 -crash.random=32 -crash.deep=4 -crash.states=1000000 -timeout 120m
+
+bench: ## benchmarks of the store, five times each
+	go test -run '^$$' -bench . -count 5 .
 
 kill: ## kill a writing process 2,000 times
 	go test ./fuzz -count=1 -v -run Kill -kill.rounds=2000 -timeout 60m

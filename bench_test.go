@@ -1,0 +1,118 @@
+package annals
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/annalsdb/annals/replace"
+)
+
+// benchValue is JSON of 100 bytes.
+var benchValue = []byte(`{"name":"Ann","age":41,"filler":"0123456789012345678901234567890123456789012345678901234567890123456"}`)
+
+func benchStore(b *testing.B, opts *Options) *Store {
+	db, err := Open(filepath.Join(b.TempDir(), "store"), opts)
+	require.NoError(b, err)
+	b.Cleanup(func() { require.NoError(b, db.Close()) })
+	return db
+}
+
+// BenchmarkFloor is what a durable put cannot beat: the same bytes, written and
+// synced into a file whose size does not change.
+func BenchmarkFloor(b *testing.B) {
+	file, err := replace.OS.OpenFile(filepath.Join(b.TempDir(), "floor"), os.O_RDWR|os.O_CREATE, 0o600)
+	require.NoError(b, err)
+	defer file.Close()
+	_, err = file.WriteAt(make([]byte, 1<<20), 0)
+	require.NoError(b, err)
+	require.NoError(b, file.Sync())
+	line := make([]byte, 160)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		file.WriteAt(line, int64(i*len(line))%(1<<20-int64(len(line))))
+		if err := file.SyncData(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkPut(b *testing.B) {
+	for _, writers := range []int{1, 8, 64} {
+		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
+			db := benchStore(b, nil)
+			var n atomic.Int64
+			b.ReportAllocs()
+			b.SetParallelism(max(writers/2, 1)) // of the two that run at a time
+			if writers == 1 {
+				for b.Loop() {
+					require.NoError(b, db.Put(fmt.Sprintf("key%013d", n.Add(1)), benchValue))
+				}
+				return
+			}
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					require.NoError(b, db.Put(fmt.Sprintf("key%013d", n.Add(1)), benchValue))
+				}
+			})
+		})
+	}
+}
+
+func BenchmarkPutBuffered(b *testing.B) {
+	db := benchStore(b, &Options{Sync: SyncEvery(100e6)})
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		require.NoError(b, db.Put(fmt.Sprintf("key%013d", n), benchValue))
+	}
+}
+
+func BenchmarkAppend(b *testing.B) {
+	db := benchStore(b, nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		_, err := db.Append("series", benchValue)
+		require.NoError(b, err)
+	}
+}
+
+const benchKeys = 100_000
+
+func filledBench(b *testing.B) *Store {
+	db := benchStore(b, nil)
+	var batch Batch
+	for i := range benchKeys {
+		batch.Put(fmt.Sprintf("key%013d", i*7919%benchKeys), benchValue)
+	}
+	_, err := db.Apply(&batch)
+	require.NoError(b, err)
+	return db
+}
+
+func BenchmarkGet(b *testing.B) {
+	db := filledBench(b)
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		_, err := db.Get(fmt.Sprintf("key%013d", n*7919%benchKeys))
+		require.NoError(b, err)
+	}
+}
+
+// BenchmarkScan counts one key with its value as one operation.
+func BenchmarkScan(b *testing.B) {
+	db := filledBench(b)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for n := 0; n < b.N; {
+		for _, err := range db.Scan(Range{}) {
+			require.NoError(b, err)
+			if n++; n == b.N {
+				break
+			}
+		}
+	}
+}
