@@ -126,7 +126,7 @@ func (d *demo) chart(store *annals.Store, from uint64) error {
 	if len(busy) == 0 {
 		return nil // a machine that does not tell its CPU time, and has been warned about
 	}
-	d.say("\n%s\n", asciigraph.Plot(busy, asciigraph.Height(8), asciigraph.Width(60), asciigraph.LowerBound(0),
+	d.say("\n%s\n", asciigraph.Plot(busy, asciigraph.Height(8), asciigraph.Width(60), asciigraph.LowerBound(0), asciigraph.UpperBound(10),
 		asciigraph.Precision(0), asciigraph.Caption("CPU load in percent, read back from the series \"cpu\"")))
 	return nil
 }
