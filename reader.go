@@ -263,6 +263,10 @@ func (r *Reader) View(fn func(*Snapshot) error) error {
 func (r *Reader) Stats() Stats {
 	state := r.now()
 	st := state.core.stats(state.manifest)
+	if m, v := &state.manifest, &state.verdict; m.Open != 0 {
+		st.add(state.core, SegmentStats{Segment: m.Open, First: v.Header.First, Last: v.Last, Records: v.Records, Open: true},
+			func() int64 { return state.openSize })
+	}
 	st.Recovery = state.report
 	return st
 }

@@ -1,6 +1,12 @@
 package annals
 
-import "github.com/annalsdb/annals/segment"
+import (
+	"maps"
+	"slices"
+
+	"github.com/annalsdb/annals/segment"
+	"github.com/annalsdb/annals/wal"
+)
 
 // Stats describes the store at this moment.
 func (s *Store) Stats() Stats {
@@ -32,16 +38,13 @@ func (c *core) stats(m segment.Manifest) Stats {
 		st.Series++
 		st.Samples += info.Samples
 	}
+	sealed := map[uint64]bool{}
 	for i := range m.Sealed {
 		f := &m.Sealed[i]
-		st.add(SegmentStats{Segment: f.Segment, First: f.First, Last: f.Last, Records: f.Records, Bytes: f.Size()}, c)
+		sealed[f.Segment] = true
+		st.add(c, SegmentStats{Segment: f.Segment, First: f.First, Last: f.Last, Records: f.Records}, f.Size)
 	}
-	if m.Open != 0 {
-		st.addOpen(m, c)
-	}
-	if st.Bytes > 0 {
-		st.LiveRatio = float64(st.LiveBytes) / float64(st.Bytes)
-	}
+	st.addOpen(c, sealed)
 	c.damage.Lock()
 	defer c.damage.Unlock()
 	for _, e := range c.damage.found {
@@ -50,29 +53,36 @@ func (c *core) stats(m segment.Manifest) Stats {
 	return st
 }
 
-func (st *Stats) add(seg SegmentStats, c *core) {
+// add adds a segment. Its size is asked for last: what is alive in it can only be
+// less by then.
+func (st *Stats) add(c *core, seg SegmentStats, size func() int64) {
 	u := c.index.Usage(seg.Segment)
 	seg.LiveBytes = u.Entries + u.Samples
+	seg.Bytes = size()
 	st.Segments = append(st.Segments, seg)
 	st.Bytes += seg.Bytes
 	st.LiveBytes += seg.LiveBytes
+	st.LiveRatio = float64(st.LiveBytes) / float64(max(st.Bytes, 1))
 }
 
-// addOpen adds the open segment, if it is there yet.
-func (st *Stats) addOpen(m segment.Manifest, c *core) {
+// addOpen adds the segment that is being written, and those that the log's buffer
+// will be written to.
+func (st *Stats) addOpen(c *core, sealed map[uint64]bool) {
 	v := c.files.acquire()
 	if v == nil {
 		return
 	}
 	defer v.release()
-	file := v.byID[m.Open]
-	if file == nil {
-		return
+	for _, n := range slices.Sorted(maps.Keys(v.byID)) {
+		seg, writing := v.byID[n].ReaderAt.(*wal.Segment)
+		if sealed[n] || !writing {
+			continue
+		}
+		last := max(c.index.Last(), seg.First-1)
+		if i := len(st.Segments) - 1; i >= 0 && st.Segments[i].Open {
+			st.Segments[i].Last = seg.First - 1
+			st.Segments[i].Records = seg.First - st.Segments[i].First
+		}
+		st.add(c, SegmentStats{Segment: n, First: seg.First, Last: last, Records: last - seg.First + 1, Open: true}, seg.End)
 	}
-	size, err := sizeOf(file)
-	if err != nil {
-		return
-	}
-	last := max(c.index.Last(), m.Seq-1)
-	st.add(SegmentStats{Segment: m.Open, First: m.Seq, Last: last, Records: last - m.Seq + 1, Bytes: size, Open: true}, c)
 }

@@ -121,3 +121,19 @@ func TestRecoveryReportReadsAsASentence(t *testing.T) {
 	require.NoError(t, db.Close())
 	require.Contains(t, openAt(t, dir, nil).Recovery().String(), "closed cleanly")
 }
+
+// A reader of a store that was not closed counts the segment that was being
+// written, too.
+func TestReaderCountsTheOpenSegment(t *testing.T) {
+	db := open(t, nil)
+	put(t, db, "k", "v")
+	r, err := OpenReader(killed(t, db), nil)
+	require.NoError(t, err)
+	defer r.Close()
+	st := r.Stats()
+	require.Len(t, st.Segments, 1)
+	require.True(t, st.Segments[0].Open)
+	require.EqualValues(t, 1, st.Segments[0].Records)
+	require.Equal(t, db.Stats().LiveBytes, st.LiveBytes)
+	require.GreaterOrEqual(t, st.Bytes, db.Stats().Bytes, "padding counts")
+}

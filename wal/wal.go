@@ -209,6 +209,20 @@ func (s *Segment) ReadAt(p []byte, off int64) (int, error) {
 // be ahead of what is visible.
 func (s *Segment) Size() int64 { return s.written.Load() }
 
+// End is the offset behind the last line, in the file or in the log's buffer.
+func (s *Segment) End() int64 {
+	l := s.log
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	end := s.written.Load()
+	for _, b := range l.mu.buffer {
+		if b.seg == s {
+			end = b.start + int64(len(b.lines))
+		}
+	}
+	return end
+}
+
 // Close closes the file, once the log writes to another or is closed.
 func (s *Segment) Close() error {
 	if s.file == nil {
