@@ -173,6 +173,9 @@ func (s *Store) Compact(ctx context.Context, progress func(done, total int64)) (
 	if s.compaction.ctx.Err() != nil {
 		return CompactStats{}, ErrClosed
 	}
+	if err := ctx.Err(); err != nil {
+		return CompactStats{}, err
+	}
 	if err := s.log.Rotate(ctx); err != nil {
 		return CompactStats{}, err
 	}
