@@ -93,7 +93,11 @@ func (r *Reader) loadOnce() (_ *readerState, generation uint64, err error) {
 		return nil, 0, err
 	}
 	generation = op.manifest.Generation
-	if err := op.judge(); err != nil {
+	l, err := listDir(r.opts.FS, r.dir)
+	if err == nil {
+		err = op.judge(&l)
+	}
+	if err != nil {
 		return nil, generation, err
 	}
 	state := &readerState{manifest: op.manifest}

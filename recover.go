@@ -84,15 +84,11 @@ func (o *opening) find() error {
 	if o.manifest, err = readManifest(o.fs(), o.dir); err != nil {
 		return err
 	}
-	return o.judge()
+	return o.judge(&l)
 }
 
-// judge looks at what MANIFEST does not list.
-func (o *opening) judge() error {
-	l, err := listDir(o.fs(), o.dir)
-	if err != nil {
-		return err
-	}
+// judge looks at what lies in the directory and MANIFEST does not list.
+func (o *opening) judge(l *listing) error {
 	o.manifest.Next = max(o.manifest.Next, l.greatest+1)
 	o.temps = l.temps
 	for _, n := range l.unlisted(&o.manifest) {

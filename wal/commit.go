@@ -47,9 +47,6 @@ func NewCommit(records []Record) *Commit {
 	return c
 }
 
-// Bytes bounds the length of the commit's lines.
-func (c *Commit) Bytes() int64 { return c.bytes }
-
 // Done is closed when the outcome is known.
 func (c *Commit) Done() <-chan struct{} { return c.done }
 
