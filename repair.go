@@ -20,6 +20,11 @@ import (
 // is for a store that Open refuses; a store that opens needs none. Where MANIFEST
 // is readable the segments that it lists are read, else all that are there.
 func Repair(ctx context.Context, dir, dest string, progress func(done, total int64)) (RepairReport, error) {
+	return RepairFS(ctx, replace.OS, dir, dest, progress)
+}
+
+// RepairFS is Repair for a store on another file system.
+func RepairFS(ctx context.Context, fsys replace.FS, dir, dest string, progress func(done, total int64)) (RepairReport, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return RepairReport{}, err
@@ -27,7 +32,7 @@ func Repair(ctx context.Context, dir, dest string, progress func(done, total int
 	if dest, err = filepath.Abs(dest); err != nil {
 		return RepairReport{}, err
 	}
-	r := repairer{ctx: ctx, fs: replace.OS, dir: dir, dest: dest, progress: progress}
+	r := repairer{ctx: ctx, fs: fsys, dir: dir, dest: dest, progress: progress}
 	err = errors.Join(r.run(), r.close())
 	return r.report, err
 }

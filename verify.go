@@ -17,12 +17,17 @@ import (
 // The error is that of a directory that is no store, or that can't be read.
 // progress, if not nil, is called now and then with bytes.
 func Verify(ctx context.Context, dir string, progress func(done, total int64)) (Report, error) {
+	return VerifyFS(ctx, replace.OS, dir, progress)
+}
+
+// VerifyFS is Verify for a store on another file system.
+func VerifyFS(ctx context.Context, fsys replace.FS, dir string, progress func(done, total int64)) (Report, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return Report{}, err
 	}
 	for tries := 1; ; tries++ {
-		v := verifier{ctx: ctx, fs: replace.OS, dir: dir, progress: progress, report: Report{Dir: dir}}
+		v := verifier{ctx: ctx, fs: fsys, dir: dir, progress: progress, report: Report{Dir: dir}}
 		err := v.run()
 		if err != nil || v.report.OK() || tries == maxTries {
 			return v.report, err
