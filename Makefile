@@ -38,8 +38,8 @@ cross: ## build for every platform
 crash: ## crash in all ways at every operation of many more workloads
 	go test ./fuzz -count=1 -v -run CrashAnywhere -crash.all -crash.long=200 -crash.random=32 -crash.deep=4 -crash.states=1000000 -timeout 120m
 
-bench: ## benchmarks of the store, five times each
-	go test -run '^$$' -bench . -count 5 .
+bench: ## the store beside its peers and the raw system calls; BENCH=quick or BENCH=large
+	cd bench && GOWORK=off go run . $(addprefix -,$(BENCH))
 
 kill: ## kill a writing process 2,000 times
 	go test ./fuzz -count=1 -v -run Kill -kill.rounds=2000 -timeout 60m

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/annalsdb/annals/replace"
+)
+
+// floorFile is what no store can beat: the same bytes by raw system calls, into a
+// file whose size does not change.
+func floorFile(dir string) (replace.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	file, err := replace.OS.OpenFile(filepath.Join(dir, "floor"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := file.WriteAt(make([]byte, floorBytes), 0); err != nil {
+		return nil, err
+	}
+	return file, file.Sync()
+}
+
+const floorBytes = 16 << 20
+
+// recordOverhead is what the log adds to a key and a value of ours.
+const recordOverhead = len(`{"seq":1000000,"dur":1000000,"key":"","val":} 01234567` + "\n")
+
+// floorSync writes and syncs records one by one.
+func floorSync(dir string, size int, d time.Duration) (result, error) {
+	file, err := floorFile(dir)
+	if err != nil {
+		return result{}, err
+	}
+	defer file.Close()
+	line := make([]byte, size)
+	for i := range line {
+		line[i] = 'x'
+	}
+	off := int64(0)
+	return timed(1, d, 1, func(_, _ int) error {
+		if off+int64(size) > floorBytes {
+			off = 0
+		}
+		if _, err := file.WriteAt(line, off); err != nil {
+			return err
+		}
+		off += int64(size)
+		return file.SyncData()
+	})
+}
+
+// floorWrite writes pieces of 64 KiB into a growing file, without a sync.
+func floorWrite(dir string, d time.Duration) (result, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return result{}, err
+	}
+	file, err := os.Create(filepath.Join(dir, "write"))
+	if err != nil {
+		return result{}, err
+	}
+	defer file.Close()
+	piece := make([]byte, 64<<10)
+	return timed(1, d, 1, func(_, i int) error {
+		if i%4096 == 4095 { // 256 MiB, as far as a round of ours goes
+			if _, err := file.Seek(0, io.SeekStart); err != nil {
+				return err
+			}
+			if err := file.Truncate(0); err != nil {
+				return err
+			}
+		}
+		_, err := file.Write(piece)
+		return err
+	})
+}
+
+// copyWithSync copies the files of a store, as compaction flat out would have to,
+// and returns bytes a second.
+func copyWithSync(dir, dest string) (float64, error) {
+	if err := os.MkdirAll(dest, 0o700); err != nil {
+		return 0, err
+	}
+	segments, err := filepath.Glob(filepath.Join(dir, "*.log"))
+	if err != nil {
+		return 0, err
+	}
+	var bytes int64
+	begun := time.Now()
+	for _, path := range segments {
+		n, err := copyOne(path, filepath.Join(dest, filepath.Base(path)))
+		if err != nil {
+			return 0, fmt.Errorf("copying %q: %w", path, err)
+		}
+		bytes += n
+	}
+	return float64(bytes) / time.Since(begun).Seconds(), nil
+}
+
+func copyOne(from, to string) (n int64, err error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return 0, err
+	}
+	defer in.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		return 0, err
+	}
+	defer out.Close()
+	// Through a buffer, as anything that looks at the bytes has to.
+	if n, err = io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{in}, make([]byte, 1<<20)); err != nil {
+		return n, err
+	}
+	return n, out.Sync()
+}

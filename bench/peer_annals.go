@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/annalsdb/annals"
+)
+
+type annalsStore struct{ db *annals.Store }
+
+func annalsOptions(s setup) *annals.Options {
+	if s.durability == lazy {
+		return &annals.Options{Sync: annals.SyncEvery(100 * time.Millisecond)}
+	}
+	return nil
+}
+
+func openAnnals(dir string, s setup) (store, error) {
+	db, err := annals.Open(dir, annalsOptions(s))
+	return annalsStore{db}, err
+}
+
+func (s annalsStore) Put(key, value []byte) error    { return s.db.Put(string(key), value) }
+func (s annalsStore) Get(key []byte) ([]byte, error) { return s.db.Get(string(key)) }
+
+func (s annalsStore) Load(keys, values [][]byte) error {
+	var b annals.Batch
+	for i := range keys {
+		b.Put(string(keys[i]), values[i])
+	}
+	_, err := s.db.Apply(&b)
+	return err
+}
+
+func (s annalsStore) Scan(from []byte, limit int, fn func(key, value []byte)) error {
+	for e, err := range s.db.Scan(annals.Range{From: string(from), Limit: limit}) {
+		if err != nil {
+			return err
+		}
+		fn([]byte(e.Key), e.Value)
+	}
+	return nil
+}
+
+func (s annalsStore) Keys(fn func(key []byte)) error {
+	for e, err := range s.db.Scan(annals.Range{KeysOnly: true}) {
+		if err != nil {
+			return err
+		}
+		fn([]byte(e.Key))
+	}
+	return nil
+}
+
+func (s annalsStore) Compact() error {
+	_, err := s.db.Compact(context.Background(), nil)
+	return err
+}
+
+func (s annalsStore) Close() error { return s.db.Close() }
