@@ -4,6 +4,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/annalsdb/annals/replace"
@@ -29,7 +30,7 @@ const (
 
 // begin counts an operation on the file; fs.mu is held from here on.
 func (h *file) begin(kind Kind, off int64, n int) (*Fault, error) {
-	fault := h.fs.begin(kind, h.name, off, n)
+	fault := h.fs.begin(Op{Kind: kind, Path: h.name, Off: off, Len: n})
 	if h.closed {
 		return nil, pathError(kind.String(), h.name, fs.ErrClosed)
 	}
@@ -53,7 +54,7 @@ func (h *file) ReadAt(p []byte, off int64) (int, error) {
 		n = copy(p, h.node.data[off:])
 	}
 	if fault != nil {
-		return min(n, fault.Bytes), pathError("read", h.name, fault.Err)
+		return min(n, fault.Bytes), pathError("read", h.name, fault.err(io.ErrUnexpectedEOF))
 	}
 	if n < len(p) {
 		return n, io.EOF
@@ -75,50 +76,69 @@ func (h *file) WriteAt(p []byte, off int64) (int, error) {
 	}
 	if fault != nil {
 		n := min(len(p), fault.Bytes)
-		h.node.write(p[:n], off)
-		return n, pathError("write", h.name, fault.Err)
+		h.fs.write(h.node, p[:n], off)
+		return n, pathError("write", h.name, fault.err(io.ErrShortWrite))
 	}
-	h.node.write(p, off)
+	h.fs.write(h.node, p, off)
 	return len(p), nil
 }
 
 // write makes one effect for each piece that may reach the disk without the
 // others, and one for a new length.
-func (n *inode) write(p []byte, off int64) {
+func (f *FS) write(n *inode, p []byte, off int64) {
 	if len(p) == 0 {
 		return
 	}
 	if end := off + int64(len(p)); end > int64(len(n.data)) {
-		n.resize(end)
+		n.resize(f.now, end)
 	}
+	n.own()
 	p = append([]byte(nil), p...)
+	copy(n.data[off:], p)
 	for len(p) > 0 {
-		size := min(int64(len(p)), Piece-off%Piece)
-		e := &effect{off: off, bytes: p[:size], size: -1}
-		n.log = append(n.log, e)
-		n.data = e.file(n.data)
+		size := min(int64(len(p)), f.Tear-off%f.Tear)
+		n.log = append(n.log, &effect{op: f.now, off: off, bytes: p[:size], size: -1})
 		p, off = p[size:], off+size
 	}
 }
 
-func (n *inode) resize(size int64) {
-	e := &effect{size: size}
+func (n *inode) resize(op Op, size int64) {
+	e := &effect{op: op, off: int64(len(n.data)), size: size}
 	n.log = append(n.log, e)
-	n.data = e.file(n.data)
+	n.own()
+	n.data = e.file(n.data, Kept)
 }
 
-// file makes a file's effect on its contents. Bytes beyond the end, because the
-// new length did not reach the disk, are not there.
-func (e *effect) file(data []byte) []byte {
+// own makes data a slice that nobody else has.
+func (n *inode) own() {
+	if n.shared {
+		n.data, n.shared = append([]byte(nil), n.data...), false
+	}
+}
+
+// file makes what a crash has left of a file's effect on its contents, in place.
+// Bytes beyond the end, because the new length did not reach the disk, are not
+// there.
+func (e *effect) file(data []byte, fate Fate) []byte {
 	if e.size >= 0 {
-		if e.size <= int64(len(data)) {
-			return data[:e.size:e.size]
+		size := e.size
+		switch {
+		case fate.Bytes == 0:
+			return data
+		case size > e.off:
+			size = e.off + min(size-e.off, int64(fate.Bytes))
 		}
-		return append(data, make([]byte, e.size-int64(len(data)))...)
+		if size <= int64(len(data)) {
+			return data[:size:size]
+		}
+		return append(data, make([]byte, size-int64(len(data)))...)
 	}
-	if e.off < int64(len(data)) {
-		copy(data[e.off:], e.bytes)
+	if e.off >= int64(len(data)) {
+		return data
 	}
+	here := data[e.off:min(int64(len(data)), e.off+int64(len(e.bytes)))]
+	n := copy(here, e.bytes[:min(len(e.bytes), fate.Bytes)])
+	fate.Rest.fill(here[n:], e.op.N)
 	return data
 }
 
@@ -135,7 +155,7 @@ func (h *file) Truncate(size int64) error {
 		return pathError("truncate", h.name, syscall.EINVAL)
 	}
 	if size != int64(len(h.node.data)) {
-		h.node.resize(size)
+		h.node.resize(h.fs.now, size)
 	}
 	return nil
 }
@@ -154,7 +174,6 @@ func (h *file) sync(kind Kind) error {
 	}
 	if late := h.node.late; late != nil {
 		h.node.late = nil
-		h.node.lose()
 		return pathError(kind.String(), h.name, late)
 	}
 	if fault == nil {
@@ -167,8 +186,8 @@ func (h *file) sync(kind Kind) error {
 		h.node.lose()
 		return nil
 	case Btrfs:
-		h.node.lose()
-		h.node.data = h.node.onDisk(func(e *effect) bool { return e.state == durable })
+		h.node.log = slices.DeleteFunc(h.node.log, func(e *effect) bool { return e.state == pending })
+		h.node.data, h.node.shared = h.node.onDisk(func(*effect) Fate { return Gone }), true
 	case XFS:
 		h.node.lose()
 		for _, e := range h.node.log {
@@ -200,7 +219,7 @@ func (n *inode) harden() {
 			e.apply(n.names)
 		}
 	} else {
-		n.disk = append(n.disk[:0:0], n.data...)
+		n.disk, n.shared = n.data, true
 	}
 	n.log = nil
 }
@@ -255,7 +274,7 @@ func (h *file) Lock(alone, wait bool) error {
 	}
 	h.release()
 	n := h.node
-	for n.exclusive || alone && n.shared > 0 {
+	for n.exclusive || alone && n.sharers > 0 {
 		if !wait {
 			return pathError("lock", h.name, replace.ErrLocked)
 		}
@@ -264,7 +283,7 @@ func (h *file) Lock(alone, wait bool) error {
 	if alone {
 		n.exclusive, h.lock = true, exclusive
 	} else {
-		n.shared++
+		n.sharers++
 		h.lock = shared
 	}
 	return nil
@@ -285,7 +304,7 @@ func (h *file) release() {
 	case exclusive:
 		h.node.exclusive = false
 	case shared:
-		h.node.shared--
+		h.node.sharers--
 	}
 	h.lock = unlocked
 	h.node.unlocked.Broadcast()

@@ -20,17 +20,23 @@ type FS struct {
 	// Failure says how a failed sync behaves. Default: Ext4.
 	Failure SyncFailure
 
-	mu     sync.Mutex
-	root   *inode
-	ops    int // operations so far
-	open   int // files that are open
-	inject func(Op) *Fault
-	hook   func(Op)
+	// Tear is how many bytes of a write reach the disk or not as one: Piece or
+	// Page. Set it before the first write. Default: Piece.
+	Tear int64
+
+	mu      sync.Mutex
+	root    *inode
+	ops     int // operations so far
+	open    int // files that are open
+	inject  func(Op) *Fault
+	hook    func(Op)
+	now     Op // the operation under way
+	journal []note
 }
 
 // New returns a file system with an empty root directory, /.
 func New() *FS {
-	return &FS{root: newDir(0o777)}
+	return &FS{root: newDir(0o777), Tear: Piece}
 }
 
 // SyncFailure is what becomes of the effects that a failed sync was to make
@@ -42,8 +48,8 @@ type SyncFailure int
 const (
 	Ext4     SyncFailure = iota // processes see the new contents, later syncs do not write them
 	XFS                         // the same, but the new length is on the disk
-	Ext4Data                    // data=journal: this sync succeeds, the next one reports the error
-	Btrfs                       // processes see the old contents again
+	Ext4Data                    // data=journal: this sync succeeds; the next one reports the error and writes nothing
+	Btrfs                       // processes see the old contents again, and so does the disk
 )
 
 // inode is a file, a directory or a symbolic link.
@@ -51,15 +57,16 @@ type inode struct {
 	mode   fs.FileMode
 	target string // of a symbolic link
 
-	data []byte // as processes see it
-	disk []byte // before effects
-	log  []*effect
+	data   []byte // as processes see it
+	shared bool   // data is somebody else's too: copy it before changing it
+	disk   []byte // before effects; never changed in place
+	log    []*effect
 
 	entries map[string]*inode // as processes see it
 	names   map[string]*inode // on disk, before effects
 
 	exclusive bool // locks
-	shared    int
+	sharers   int
 	unlocked  sync.Cond
 
 	late error // of a failed sync, reported by the next one
@@ -68,8 +75,10 @@ type inode struct {
 // effect is one change that may or may not be on the disk.
 type effect struct {
 	state state
+	op    Op // that made it
 
-	// Of a file: bytes written at off, or with size >= 0 a change of length.
+	// Of a file: bytes written at off, or with size >= 0 a change of length from
+	// off.
 	off   int64
 	bytes []byte
 	size  int64
@@ -139,25 +148,30 @@ func linkError(op, a, b string, err error) error {
 
 // begin counts an operation and returns the fault that is to meet it. The caller
 // holds mu from here on, and unlocks it.
-func (f *FS) begin(kind Kind, name string, off int64, n int) *Fault {
+func (f *FS) begin(op Op) *Fault {
 	f.mu.Lock()
 	hook := f.hook
 	f.ops++
-	op := Op{N: f.ops, Kind: kind, Path: name, Off: off, Len: n}
+	op.N = f.ops
 	if hook != nil {
 		f.mu.Unlock()
 		hook(op)
 		f.mu.Lock()
 	}
-	if f.inject == nil {
-		return nil
+	f.now = op
+	var fault *Fault
+	if f.inject != nil {
+		fault = f.inject(op)
 	}
-	return f.inject(op)
+	if fault != nil || op.Kind != Open && (op.Kind.Changes() || op.Kind == Lock) {
+		f.note(fault)
+	}
+	return fault
 }
 
 // OpenFile implements replace.FS.
 func (f *FS) OpenFile(name string, flag int, perm fs.FileMode) (replace.File, error) {
-	fault := f.begin(Open, name, 0, 0)
+	fault := f.begin(Op{Kind: Open, Path: name})
 	defer f.mu.Unlock()
 	if fault != nil {
 		return nil, pathError("open", name, fault.Err)
@@ -174,26 +188,29 @@ func (f *FS) OpenFile(name string, flag int, perm fs.FileMode) (replace.File, er
 	case at.node == nil:
 		at.node = &inode{mode: perm.Perm()}
 		at.node.unlocked.L = &f.mu
-		at.parent.set(at.base, at.node)
+		f.note(nil)
+		f.set(at.parent, at.base, at.node)
 	case !at.node.mode.IsRegular():
 		return nil, pathError("open", name, replace.ErrNotRegular)
 	}
 	file := &file{fs: f, node: at.node, name: name}
 	file.reads = flag&(os.O_WRONLY) == 0
 	file.writes = flag&(os.O_WRONLY|os.O_RDWR) != 0
-	if flag&os.O_TRUNC != 0 && file.writes {
-		at.node.resize(0)
+	if flag&os.O_TRUNC != 0 && file.writes && len(at.node.data) > 0 {
+		f.note(nil)
+		at.node.resize(f.now, 0)
 	}
 	f.open++
 	return file, nil
 }
 
 // set makes name stand for child, as processes see it at once.
-func (d *inode) set(name string, child *inode) {
-	d.change(&effect{name: name, child: child})
+func (f *FS) set(d *inode, name string, child *inode) {
+	f.change(d, &effect{name: name, child: child})
 }
 
-func (d *inode) change(e *effect) {
+func (f *FS) change(d *inode, e *effect) {
+	e.op, e.size = f.now, -1
 	d.log = append(d.log, e)
 	e.apply(d.entries)
 }
@@ -213,7 +230,7 @@ func (e *effect) apply(entries map[string]*inode) {
 // Rename implements replace.FS. Both names are in one directory or the effect on
 // the old one is an effect of its own.
 func (f *FS) Rename(oldname, newname string) error {
-	fault := f.begin(Rename, newname, 0, 0)
+	fault := f.begin(Op{Kind: Rename, Path: newname, Old: oldname})
 	defer f.mu.Unlock()
 	if fault != nil {
 		return linkError("rename", oldname, newname, fault.Err)
@@ -242,16 +259,16 @@ func (f *FS) Rename(oldname, newname string) error {
 	if from.parent == to.parent {
 		e.old = from.base
 	}
-	to.parent.change(e)
+	f.change(to.parent, e)
 	if from.parent != to.parent {
-		from.parent.set(from.base, nil)
+		f.set(from.parent, from.base, nil)
 	}
 	return nil
 }
 
 // Link implements replace.FS.
 func (f *FS) Link(oldname, newname string) error {
-	fault := f.begin(Link, newname, 0, 0)
+	fault := f.begin(Op{Kind: Link, Path: newname, Old: oldname})
 	defer f.mu.Unlock()
 	if fault != nil {
 		return linkError("link", oldname, newname, fault.Err)
@@ -271,13 +288,13 @@ func (f *FS) Link(oldname, newname string) error {
 	case from.node.mode.IsDir():
 		return linkError("link", oldname, newname, syscall.EPERM)
 	}
-	to.parent.set(to.base, from.node)
+	f.set(to.parent, to.base, from.node)
 	return nil
 }
 
 // Symlink implements replace.FS.
 func (f *FS) Symlink(target, name string) error {
-	fault := f.begin(Symlink, name, 0, 0)
+	fault := f.begin(Op{Kind: Symlink, Path: name, Old: target})
 	defer f.mu.Unlock()
 	if fault != nil {
 		return linkError("symlink", target, name, fault.Err)
@@ -289,13 +306,13 @@ func (f *FS) Symlink(target, name string) error {
 	if at.node != nil {
 		return linkError("symlink", target, name, syscall.EEXIST)
 	}
-	at.parent.set(at.base, &inode{mode: fs.ModeSymlink | 0o777, target: target})
+	f.set(at.parent, at.base, &inode{mode: fs.ModeSymlink | 0o777, target: target})
 	return nil
 }
 
 // Readlink implements replace.FS.
 func (f *FS) Readlink(name string) (string, error) {
-	fault := f.begin(Readlink, name, 0, 0)
+	fault := f.begin(Op{Kind: Readlink, Path: name})
 	defer f.mu.Unlock()
 	if fault != nil {
 		return "", pathError("readlink", name, fault.Err)
@@ -314,7 +331,7 @@ func (f *FS) Readlink(name string) (string, error) {
 
 // Remove implements replace.FS.
 func (f *FS) Remove(name string) error {
-	fault := f.begin(Remove, name, 0, 0)
+	fault := f.begin(Op{Kind: Remove, Path: name})
 	defer f.mu.Unlock()
 	if fault != nil {
 		return pathError("remove", name, fault.Err)
@@ -328,13 +345,13 @@ func (f *FS) Remove(name string) error {
 	case len(at.node.entries) > 0:
 		return pathError("remove", name, syscall.ENOTEMPTY)
 	}
-	at.parent.set(at.base, nil)
+	f.set(at.parent, at.base, nil)
 	return nil
 }
 
 // Mkdir implements replace.FS.
 func (f *FS) Mkdir(name string, perm fs.FileMode) error {
-	fault := f.begin(Mkdir, name, 0, 0)
+	fault := f.begin(Op{Kind: Mkdir, Path: name})
 	defer f.mu.Unlock()
 	if fault != nil {
 		return pathError("mkdir", name, fault.Err)
@@ -346,13 +363,13 @@ func (f *FS) Mkdir(name string, perm fs.FileMode) error {
 	if at.node != nil {
 		return pathError("mkdir", name, syscall.EEXIST)
 	}
-	at.parent.set(at.base, newDir(perm.Perm()))
+	f.set(at.parent, at.base, newDir(perm.Perm()))
 	return nil
 }
 
 // ReadDir implements replace.FS.
 func (f *FS) ReadDir(name string) ([]fs.DirEntry, error) {
-	fault := f.begin(ReadDir, name, 0, 0)
+	fault := f.begin(Op{Kind: ReadDir, Path: name})
 	defer f.mu.Unlock()
 	if fault != nil {
 		return nil, pathError("readdir", name, fault.Err)
@@ -376,7 +393,7 @@ func (f *FS) ReadDir(name string) ([]fs.DirEntry, error) {
 
 // Lstat implements replace.FS.
 func (f *FS) Lstat(name string) (fs.FileInfo, error) {
-	fault := f.begin(Lstat, name, 0, 0)
+	fault := f.begin(Op{Kind: Lstat, Path: name})
 	defer f.mu.Unlock()
 	if fault != nil {
 		return nil, pathError("lstat", name, fault.Err)
@@ -391,6 +408,23 @@ func (f *FS) Lstat(name string) (fs.FileInfo, error) {
 	return at.node.info(filepath.Base(name)), nil
 }
 
+// ReadFile returns the contents of a file as processes see it. It is no operation:
+// nothing counts it, and a hook may call it.
+func (f *FS) ReadFile(name string) ([]byte, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at, err := f.find("read", name, false)
+	switch {
+	case err != nil:
+		return nil, err
+	case at.node == nil:
+		return nil, pathError("read", name, syscall.ENOENT)
+	case !at.node.mode.IsRegular():
+		return nil, pathError("read", name, replace.ErrNotRegular)
+	}
+	return slices.Clone(at.node.data), nil
+}
+
 // SameFile implements replace.FS.
 func (f *FS) SameFile(a, b fs.FileInfo) bool {
 	x, okX := a.(info)
@@ -400,7 +434,7 @@ func (f *FS) SameFile(a, b fs.FileInfo) bool {
 
 // SyncDir implements replace.FS.
 func (f *FS) SyncDir(name string) error {
-	fault := f.begin(SyncDir, name, 0, 0)
+	fault := f.begin(Op{Kind: SyncDir, Path: name})
 	defer f.mu.Unlock()
 	at, err := f.find("syncdir", name, true)
 	if err == nil && at.node == nil {
