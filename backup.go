@@ -31,6 +31,7 @@ func (s *Store) Backup(ctx context.Context, dir string) error {
 		b.last = s.Durable()
 		if b.complete() && s.manifest.copy().Generation == b.manifest.Generation {
 			defer v.release()
+			b.manifest.Clock = s.clock.now() // the marks, which say it too, are not copied
 			return b.run(ctx, dir)
 		}
 		v.release() // a rotation or compaction came in between

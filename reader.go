@@ -288,6 +288,7 @@ func (r *Reader) Backup(ctx context.Context, dir string) error {
 	m := state.manifest
 	m.Sealed = append([]segment.Footer(nil), m.Sealed...)
 	m.Seq = max(m.Seq, state.verdict.MaxSeq+1)
+	m.Clock = state.clock.now()
 	b := backup{fs: r.opts.FS, version: v, manifest: m, last: state.verdict.Last}
 	return b.run(ctx, dir)
 }

@@ -1,6 +1,7 @@
 package annals
 
 import (
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -64,6 +65,19 @@ func TestExpiredKeyStaysAwayWhenTheClockIsSetBack(t *testing.T) {
 		"compacted and closed": func(t *testing.T, db *Store, opts *Options) *Store {
 			compactAll(t, db)
 			return reopen(t, db, opts)
+		},
+		"a backup": func(t *testing.T, db *Store, opts *Options) *Store {
+			dir := filepath.Join(t.TempDir(), "backup")
+			require.NoError(t, db.Backup(t.Context(), dir))
+			return openAt(t, dir, opts)
+		},
+		"a reader's backup": func(t *testing.T, db *Store, opts *Options) *Store {
+			r, err := OpenReader(db.dir, &ReaderOptions{Now: opts.Now})
+			require.NoError(t, err)
+			defer r.Close()
+			dir := filepath.Join(t.TempDir(), "backup")
+			require.NoError(t, r.Backup(t.Context(), dir))
+			return openAt(t, dir, opts)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
