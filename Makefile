@@ -1,13 +1,14 @@
 # make alone lists the targets. Each works in a fresh clone on a machine with Go.
 
-MODULES     := . cmd/annals
+MODULES     := . cmd/annals fuzz/model
 PLATFORMS   := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 DEMO        := demo
 FUZZTIME    := 60s
+SOAK        := 8h
 export GOFLAGS := -buildvcs=false
 
-.PHONY: help run build test check race slow cross crash bench kill fuzz cover clean
+.PHONY: help run build test check race slow cross crash bench kill model soak fuzz cover clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -43,6 +44,12 @@ bench: ## the store beside its peers and the raw system calls; BENCH=quick or BE
 
 kill: ## kill a writing process 2,000 times
 	go test ./fuzz -count=1 -v -run Kill -kill.rounds=2000 -timeout 60m
+
+model: ## random operations against a map, options against each other, histories against porcupine: 100 times as many
+	cd fuzz/model && go test . -count=1 -v -rapid.checks=100000 -linear.histories=2500 -timeout 600m
+
+soak: ## mixed load with faults, crashes and backups under the race detector for SOAK
+	go test ./fuzz -race -count=1 -v -run Soak -soak=$(SOAK) -timeout 0
 
 fuzz: ## run each native fuzz target for FUZZTIME
 	@for t in $$(grep -rhoE 'func Fuzz[A-Za-z0-9]+' --include='*_test.go' segment | sed 's/func //'); do \
