@@ -94,14 +94,46 @@ func (m *machine) batch(t *rapid.T) {
 	m.took(records)
 }
 
-// rotate fills a small segment.
-func (m *machine) rotate(t *rapid.T) {
-	m.serial++
-	list := []write{{verb: put, name: "b", value: fmt.Sprintf("%d%s", m.serial, strings.Repeat("f", 4000))}}
+// apply makes a batch that has no conditions.
+func (m *machine) apply(t *rapid.T, list ...write) {
 	records, _ := m.state.decide(list, m.next, m.now, m.wall.Load())
 	_, err := m.db.Apply(batch(list))
 	require.NoError(t, err)
 	m.took(records)
+}
+
+// junk is a put of so many bytes, which the next one makes dead.
+func (m *machine) junk(size int) write {
+	m.serial++
+	return write{verb: put, name: "b", value: fmt.Sprintf("%d%s", m.serial, strings.Repeat("f", size))}
+}
+
+// rotate fills a small segment.
+func (m *machine) rotate(t *rapid.T) { m.apply(t, m.junk(4000)) }
+
+// bury has an old segment that is alive hold a value, and a newer one that is dead take
+// it away: compaction in the background rewrites the newer one alone, and must keep what
+// hides the old value.
+func (m *machine) bury(t *rapid.T) {
+	key := keys[rapid.IntRange(0, len(keys)-2).Draw(t, "key")]
+	m.serial++
+	alive := write{verb: add, name: "s", value: strings.Repeat("s", 1700)}
+	m.apply(t, write{verb: put, name: key, value: fmt.Sprint(m.serial)}, alive, alive)
+	hides := write{verb: remove, name: key}
+	if rapid.Bool().Draw(t, "expires") {
+		hides = write{verb: put, name: key, value: "brief", lives: true, ttl: time.Second}
+	}
+	m.apply(t, hides, m.junk(3000))
+	if hides.lives {
+		m.wall.Add((2 * time.Hour).Microseconds())
+		m.now = max(m.now, m.wall.Load()+m.lead)
+		m.sum.expiries++
+	}
+	m.rotate(t)
+	m.rotate(t)
+	m.settle()
+	m.reopen(t)
+	m.sum.buried++
 }
 
 // update runs a transaction on what is queued already.
@@ -411,12 +443,9 @@ func (m *machine) copied(t *rapid.T, to string) {
 }
 
 // settle gives compaction in the background a chance.
-func (m *machine) settle(t *rapid.T) {
-	if m.opts.Compaction.Off {
-		t.Skip("no compaction in the background")
-	}
-	for runs, i := m.db.Stats().Compaction.Runs, 0; i < 5 && runs == m.db.Stats().Compaction.Runs; i++ {
-		time.Sleep(200 * time.Microsecond)
+func (m *machine) settle() {
+	for runs, i := m.db.Stats().Compaction.Runs, 0; !m.opts.Compaction.Off && i < 10 && runs == m.db.Stats().Compaction.Runs; i++ {
+		time.Sleep(100 * time.Microsecond)
 	}
 }
 

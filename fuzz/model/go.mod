@@ -3,6 +3,7 @@ module github.com/annalsdb/annals/fuzz/model
 go 1.26.0
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/annalsdb/annals v0.0.0
 	github.com/stretchr/testify v1.12.1
 	pgregory.net/rapid v1.3.0

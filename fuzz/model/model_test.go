@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 type sums struct {
 	steps, collisions, conflicts, aborts, queued     int
 	compacts, compactsThatDropped, background        int
-	expiries, expiredGone, setBack                   int
+	expiries, expiredGone, setBack, buried           int
 	snapshotsOverCompaction, watched, copies         int
 	reopens, crashes, lateCrashes, recoveriesCrashed int
 	dropped /* commits, by a crash */, tails         int
@@ -61,7 +61,7 @@ func TestModel(t *testing.T) {
 		}{
 			{"write", 6, m.one}, {"batch", 3, m.batch}, {"rotate", 2, m.rotate}, {"tx", 2, m.tx}, {"queue", 2, m.queue},
 			{"look", 2, m.look}, {"tick", 3, m.tick}, {"snapshot", 3, m.snapshot}, {"watch", 1, m.watch},
-			{"compact", 2, m.compact}, {"reopen", 1, m.reopen}, {"crash", 2, m.crash}, {"others", 1, m.others}, {"settle", 2, m.settle},
+			{"compact", 2, m.compact}, {"reopen", 1, m.reopen}, {"crash", 2, m.crash}, {"others", 1, m.others}, {"bury", 1, m.bury},
 		} {
 			for i := range a.weight {
 				actions[fmt.Sprintf("%s %d", a.name, i)] = a.do

@@ -2,4 +2,7 @@
 
 package model
 
-const defaultChecks = "1000"
+const (
+	defaultChecks    = "1000"
+	defaultHistories = 60
+)
