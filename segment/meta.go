@@ -2,7 +2,10 @@ package segment
 
 import (
 	"bytes"
+	"cmp"
+	"errors"
 	"fmt"
+	"io"
 	"strconv"
 )
 
@@ -236,43 +239,89 @@ func (m *Manifest) Append(dst []byte) []byte {
 // writes is a *CorruptError with the offset, and path as its path, or wraps
 // ErrNewerFormat.
 func ParseManifest(path string, text []byte) (Manifest, error) {
-	line, rest, found := bytes.Cut(text, []byte("\n"))
-	offset := int64(0)
-	damage := func(reason error) (Manifest, error) {
+	return ReadManifest(path, bytes.NewReader(text), int64(len(text)))
+}
+
+// ReadManifest is ParseManifest for a file of the given size. It stops at the
+// first damage, and takes no more memory than the footers before that need. Any
+// other error is one of reading.
+func ReadManifest(path string, r io.ReaderAt, size int64) (m Manifest, err error) {
+	damage := func(offset int64, reason error) (Manifest, error) {
 		return Manifest{}, &CorruptError{Path: path, Offset: offset, Reason: reason.Error()}
 	}
-	if !found {
-		return damage(errNoNewline)
-	}
-	object, err := checkLine(line)
-	if err != nil {
-		return damage(err)
-	}
-	m, count, err := parseManifestHead(object)
-	if err != nil {
-		if err == errObject {
-			return damage(err)
+	s := NewScanner(r, 0, size)
+	if !s.Scan() {
+		if s.Err() != nil {
+			return Manifest{}, fmt.Errorf("%q: %w", path, s.Err())
 		}
+		return damage(0, errNoNewline)
+	}
+	m, count, err := s.Line().manifestHead()
+	if errors.Is(err, ErrNewerFormat) {
 		return Manifest{}, fmt.Errorf("%q: %w", path, err)
 	}
-	for len(rest) > 0 {
-		offset += int64(len(line)) + 1
-		if line, rest, found = bytes.Cut(rest, []byte("\n")); !found {
-			return damage(errNoNewline)
+	if err != nil {
+		return damage(0, err)
+	}
+	for s.Scan() {
+		l := s.Line()
+		if l.Kind != FooterLine {
+			return damage(l.Offset, cmp.Or(l.Reason, errObject))
 		}
-		if object, err = checkLine(line); err != nil {
-			return damage(err)
+		if n := len(m.Sealed); n > 0 && m.Sealed[n-1].Segment >= l.Footer.Segment {
+			return damage(l.Offset, fmt.Errorf("segment %d behind segment %d", l.Footer.Segment, m.Sealed[n-1].Segment))
 		}
-		f, err := parseFooter(object)
-		if err != nil {
-			return damage(err)
-		}
-		if n := len(m.Sealed); n > 0 && m.Sealed[n-1].Segment >= f.Segment {
-			return damage(fmt.Errorf("segment %d behind segment %d", f.Segment, m.Sealed[n-1].Segment))
-		}
-		m.Sealed = append(m.Sealed, f)
+		m.Sealed = append(m.Sealed, l.Footer)
+	}
+	if s.Err() != nil {
+		return Manifest{}, fmt.Errorf("%q: %w", path, s.Err())
 	}
 	return m, m.check(path, count)
+}
+
+// manifestHead reads a line as MANIFEST's first, which a Scanner does not know.
+func (l *Line) manifestHead() (m Manifest, count uint64, err error) {
+	object, whole := bytes.CutSuffix(l.Bytes, []byte("\n"))
+	if !whole {
+		return Manifest{}, 0, cmp.Or(l.Reason, errNoNewline)
+	}
+	if object, err = checkLine(object); err != nil {
+		return Manifest{}, 0, err
+	}
+	return parseManifestHead(object)
+}
+
+// SalvageManifest returns what the good lines of a damaged MANIFEST say: r, size
+// bytes long. Without a good head Store is "". It holds one line in memory and the
+// footers that it finds. The error wraps ErrNewerFormat or is one of reading.
+func SalvageManifest(r io.ReaderAt, size int64) (m Manifest, err error) {
+	take := func(l *Line) error {
+		if l.Kind == FooterLine {
+			m.Sealed = append(m.Sealed, l.Footer)
+		}
+		return nil
+	}
+	s := NewScanner(r, 0, size)
+	for s.Scan() {
+		l := s.Line()
+		if l.Kind != BadLine {
+			take(l)
+			continue
+		}
+		head, _, err := l.manifestHead()
+		if errors.Is(err, ErrNewerFormat) {
+			return m, err
+		}
+		if err == nil && m.Store == "" {
+			head.Sealed = m.Sealed
+			m = head
+			continue
+		}
+		if err := l.Inside(take); err != nil {
+			return m, err
+		}
+	}
+	return m, s.Err()
 }
 
 func parseManifestHead(object []byte) (m Manifest, count uint64, err error) {

@@ -217,3 +217,25 @@ func TestAManifestOfANewerFormatIsToldFromDamage(t *testing.T) {
 	_, err = ParseManifest("MANIFEST", []byte(`{"annals":2,"anything":true} 00000000`+"\n"))
 	require.ErrorIs(t, err, ErrCorrupt)
 }
+
+func TestWhatIsLeftOfAManifest(t *testing.T) {
+	whole := Manifest{Store: ours, Generation: 7, Open: 9, Next: 10, Seq: 50, History: 3, Clock: 17,
+		Sealed: []Footer{footerOf(2, 1, 9, 9, "a"), footerOf(3, 10, 19, 10, "b"), footerOf(5, 20, 29, 10, "c")}}
+	text := string(whole.Append(nil))
+	lines := strings.SplitAfter(text, "\n")[:4]
+	salvage := func(text string) Manifest {
+		m, err := SalvageManifest(strings.NewReader(text), int64(len(text)))
+		require.NoError(t, err)
+		return m
+	}
+	require.Equal(t, whole, salvage(text))
+	require.Equal(t, Manifest{Sealed: whole.Sealed}, salvage(broken(lines[0])+concat(lines[1:]...)))
+	without3 := whole
+	without3.Sealed = []Footer{whole.Sealed[0], whole.Sealed[2]}
+	require.Equal(t, without3, salvage(lines[0]+lines[1]+broken(lines[2])+lines[3]))
+	require.Equal(t, whole, salvage(lines[0]+lines[1]+lines[2][:20]+"\n"+cut(lines[2])+lines[3]), "a footer behind a torn line's end")
+	require.Equal(t, Manifest{}, salvage("rubbish\n\n"+rec(1)))
+	newer := line(`{"annals":2}`)
+	_, err := SalvageManifest(strings.NewReader(newer), int64(len(newer)))
+	require.ErrorIs(t, err, ErrNewerFormat)
+}

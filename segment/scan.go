@@ -104,6 +104,9 @@ func (s *Scanner) raw() (line []byte, size int64, ok bool) {
 			skipped += int64(len(unread))
 			s.pos, s.searched = len(s.buf), 0
 		}
+		if skipped > 0 {
+			skipped += s.skipHole()
+		}
 		more, err := s.fill()
 		if err != nil {
 			s.err = err
@@ -119,6 +122,17 @@ func (s *Scanner) raw() (line []byte, size int64, ok bool) {
 			return rest, size, size > 0
 		}
 	}
+}
+
+// skipHole goes on behind a hole of a sparse file, where the reader knows one with
+// a method NextData(offset): it returns the first offset from there on that may be
+// data. Only what is no line any more is skipped unread.
+func (s *Scanner) skipHole() (skipped int64) {
+	if h, ok := s.r.(interface{ NextData(int64) int64 }); ok {
+		skipped = max(min(h.NextData(s.next), s.end)-s.next, 0)
+		s.next += skipped
+	}
+	return skipped
 }
 
 // fill reads the next chunk behind the unread bytes. The buffer doubles as bytes
