@@ -417,7 +417,7 @@ func ExampleRepair() {
 	_, err = annals.Open(dir, nil)
 	fmt.Println(errors.Is(err, annals.ErrCorrupt))
 	report, err := annals.Repair(context.Background(), dir, dir+"-repaired", nil)
-	fmt.Println(report.Records, len(report.Lost), err)
+	fmt.Println(report.Records, report.OK(), err)
 	db, err = annals.Open(dir+"-repaired", nil)
 	if err != nil {
 		log.Fatal(err)
@@ -427,6 +427,6 @@ func ExampleRepair() {
 	fmt.Println(string(v), err)
 	// Output:
 	// true
-	// 2 1 <nil>
+	// 2 true <nil>
 	// world <nil>
 }

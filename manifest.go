@@ -1,11 +1,11 @@
 package annals
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -21,34 +21,21 @@ import (
 const maxManifest = 2 << 30
 
 // readManifest reads MANIFEST. A missing one is fs.ErrNotExist.
-func readManifest(fsys replace.FS, dir string) (segment.Manifest, error) {
+func readManifest(fsys replace.FS, dir string) (m segment.Manifest, err error) {
 	path := filepath.Join(dir, manifestName)
-	text, err := readAll(fsys, path, maxManifest)
-	if err != nil {
-		return segment.Manifest{}, err
-	}
-	return segment.ParseManifest(path, text)
-}
-
-// readAll reads a whole file of at most limit bytes.
-func readAll(fsys replace.FS, path string, limit int64) (text []byte, err error) {
 	file, err := fsys.OpenFile(path, os.O_RDONLY, 0)
 	if err != nil {
-		return nil, err
+		return m, err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	info, err := file.Stat()
 	if err != nil {
-		return nil, err
+		return m, err
 	}
-	if info.Size() > limit {
-		return nil, &CorruptError{Path: path, Offset: limit, Reason: fmt.Sprintf("the file is %d bytes long", info.Size())}
+	if info.Size() > maxManifest {
+		return m, &CorruptError{Path: path, Offset: maxManifest, Reason: fmt.Sprintf("the file is %d bytes long", info.Size())}
 	}
-	text = make([]byte, info.Size())
-	if _, err := file.ReadAt(text, 0); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	return text, nil
+	return segment.ReadManifest(path, file, info.Size())
 }
 
 // writeManifest replaces MANIFEST. An error other than *replace.SyncError means
@@ -134,6 +121,8 @@ func listDir(fsys replace.FS, dir string) (listing, error) {
 // store.
 func (l *listing) missing(dir string) error {
 	switch {
+	case slices.Contains(l.foreign, unfinishedName):
+		return fmt.Errorf("%w: %q is the outcome of a repair that has not ended; remove it and repair again", ErrNotStore, dir)
 	case len(l.segments) > 0:
 		return &CorruptError{Path: filepath.Join(dir, manifestName), Reason: "the file is missing beside segments; annals repair can rebuild it"}
 	case len(l.foreign) > 0:
@@ -147,7 +136,8 @@ func (l *listing) missing(dir string) error {
 // unlisted returns the segments that m does not list.
 func (l *listing) unlisted(m *segment.Manifest) []uint64 {
 	return slices.DeleteFunc(slices.Clone(l.segments), func(n uint64) bool {
-		return n == m.Open || slices.ContainsFunc(m.Sealed, func(f segment.Footer) bool { return f.Segment == n })
+		_, sealed := slices.BinarySearchFunc(m.Sealed, n, func(f segment.Footer, n uint64) int { return cmp.Compare(f.Segment, n) })
+		return n == m.Open || sealed
 	})
 }
 

@@ -1,24 +1,31 @@
 package annals
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
-	"github.com/annalsdb/annals/compact"
 	"github.com/annalsdb/annals/replace"
 	"github.com/annalsdb/annals/segment"
 )
 
-// Repair makes a new store in dest, which must be missing or empty, from every
-// record in dir whose line is whole, and lists what is lost. dir is only read. It
-// is for a store that Open refuses; a store that opens needs none. Where MANIFEST
-// is readable the segments that it lists are read, else all that are there.
+// Repair makes a new store in dest, which must be missing or empty and outside
+// dir, of every record in dir whose line is whole, and says what is lost. It is
+// for a store that Open refuses; a store that opens needs none.
+//
+// dir is only read, no lock is taken, and nobody should write there meanwhile.
+// Bytes that are no good line are kept in dest/quarantine. After an error, or when
+// ctx has ended, dest is as it was before; if the process dies, dest holds a file
+// that says so, and is no store.
+//
+// A line counts by itself: its own checksum decides, not the lines around it. So
+// where a delete is lost the key is back with its older value, and of a commit that
+// is damaged the good part is there. The report names the numbers of what is lost,
+// and the commits that are not whole.
 func Repair(ctx context.Context, dir, dest string, progress func(done, total int64)) (RepairReport, error) {
 	return RepairFS(ctx, replace.OS, dir, dest, progress)
 }
@@ -32,312 +39,239 @@ func RepairFS(ctx context.Context, fsys replace.FS, dir, dest string, progress f
 	if dest, err = filepath.Abs(dest); err != nil {
 		return RepairReport{}, err
 	}
-	r := repairer{ctx: ctx, fs: fsys, dir: dir, dest: dest, progress: progress}
-	err = errors.Join(r.run(), r.close())
+	r := &repairer{ctx: ctx, fs: fsys, dir: dir, dest: dest, progress: progress, open: map[int]replace.File{}}
+	r.source = &source{FS: fsys, ctx: ctx, tell: r.tell, patchy: true}
+	err = errors.Join(r.run(), r.closeFiles())
 	return r.report, err
 }
 
-// repairer is a Repair at work.
+// RepairReport is what Repair saved and what it could not.
+type RepairReport struct {
+	Store    string          `json:"store,omitempty"`
+	Segments int             `json:"segments"`           // files read
+	Records  uint64          `json:"records"`            // lines saved
+	Lost     []*CorruptError `json:"lost,omitempty"`     // damage that cost records, or may have; its sequence numbers are 0 where they are not known
+	Damage   []*CorruptError `json:"damage,omitempty"`   // damage that cost nothing known to have been durable
+	Partial  []SeqRange      `json:"partial,omitempty"`  // what is saved of commits that are not whole
+	Kept     []Quarantined   `json:"kept,omitempty"`     // copies of the bytes that are no good lines
+	LeftOut  []LeftOut       `json:"left_out,omitempty"` // files that are no part of the store
+}
+
+// OK reports whether nothing is lost.
+func (r RepairReport) OK() bool { return len(r.Lost) == 0 }
+
+// SeqRange is a range of sequence numbers, both ends included.
+type SeqRange struct {
+	First uint64 `json:"first"`
+	Last  uint64 `json:"last"`
+}
+
+// LeftOut is a file that Repair did not take as part of the store.
+type LeftOut struct {
+	Path   string `json:"path"`
+	Reason string `json:"reason"`
+}
+
+// repairer is a Repair at work. The phases, in this order, first only look and
+// then act:
+//
+//	look      every segment file: what it is, its good lines, its bad ones
+//	judge     which files are the store, and which of two lines with one number
+//	account   what is lost, from the numbers that must have been there
+//	make      quarantine, segments, MANIFEST
 type repairer struct {
 	ctx         context.Context
 	fs          replace.FS
+	source      *source
 	dir, dest   string
 	progress    func(done, total int64)
 	done, total int64
+	told        int64
 
-	manifest segment.Manifest
+	manifest segment.Manifest // what is known of it
+	trusted  bool             // it is whole, and not older than the log
 	files    []*repairFile
 	saved    []savedRecord
+	doubles  []savedRecord        // left out: another line has the number, and other contents
+	open     map[int]replace.File // by index in files
 	report   RepairReport
 }
 
-// repairFile is a segment that is read.
-type repairFile struct {
-	replace.File
-	path   string
-	size   int64
-	number uint64
-}
-
-// savedRecord is a record with a whole line.
+// savedRecord is a record with a whole line. A store has many: it must be small.
 type savedRecord struct {
 	seq    uint64
-	name   string
-	sample bool
-	file   int
 	offset int64
-	size   int
+	file   int32  // index in files
+	size   uint32 // of the line without its newline, and flags
 }
 
-func (r *repairer) close() (err error) {
-	for _, f := range r.files {
-		err = errors.Join(err, f.Close())
+// The flags of a savedRecord, above the size of the longest line.
+const (
+	isSample   = 1 << 31
+	isMore     = 1 << 30 // the commit goes on
+	sizeOfLine = isMore - 1
+)
+
+func (s *savedRecord) bytes() int { return int(s.size & sizeOfLine) }
+
+// unfinishedName is a file in the directory that Repair fills, until that is a
+// store.
+const unfinishedName = "UNFINISHED"
+
+func (r *repairer) run() error {
+	if err := r.guard(); err != nil {
+		return err
+	}
+	if err := r.look(); err != nil {
+		return err
+	}
+	if err := r.judge(); err != nil {
+		return err
+	}
+	if r.manifest.Store == "" {
+		if len(r.saved) == 0 {
+			return fmt.Errorf("%w: no line in %q is whole", ErrNotStore, r.dir)
+		}
+		fresh, err := newManifest(r.manifest.Clock)
+		if err != nil {
+			return err
+		}
+		r.manifest.Store = fresh.Store
+		r.damaged(&CorruptError{Path: r.dir, Reason: "neither MANIFEST nor a header says which store this is; the new one is called " + fresh.Store})
+	}
+	r.report.Store = r.manifest.Store
+	r.account()
+	return r.make()
+}
+
+// guard makes sure that there is something to repair and room for the outcome.
+func (r *repairer) guard() error {
+	l, err := listDir(r.source, r.dir)
+	switch {
+	case err != nil:
+		return err
+	case !l.manifest && len(l.segments) == 0:
+		return errNoStore(r.dir)
+	case !l.manifest && slices.Contains(l.foreign, unfinishedName):
+		return l.missing(r.dir)
+	}
+	within, err := inside(r.source, r.dest, r.dir)
+	if err == nil && within {
+		err = fmt.Errorf("annals: %q lies in %q, which is only read", r.dest, r.dir)
+	}
+	if err != nil {
+		return err
+	}
+	entries, err := r.fs.ReadDir(r.dest)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && len(entries) > 0 {
+		err = fmt.Errorf("annals: %q is not empty, and nothing is overwritten", r.dest)
 	}
 	return err
 }
 
-func (r *repairer) run() error {
-	numbers, err := r.find()
+// look reads MANIFEST and every segment file.
+func (r *repairer) look() error {
+	l, err := listDir(r.source, r.dir)
 	if err != nil {
 		return err
 	}
-	if err := emptyDir(r.fs, r.dest); err != nil {
+	if err := r.readManifest(); err != nil {
 		return err
 	}
-	for _, n := range numbers {
-		if err := r.open(n); err != nil {
+	for _, n := range l.segments {
+		info, err := r.source.Lstat(filepath.Join(r.dir, segment.Name(n)))
+		if err == nil {
+			r.total += 2 * info.Size()
+		}
+	}
+	for _, n := range l.segments {
+		if err := r.readFile(n); err != nil {
 			return err
 		}
 	}
-	if err := r.leaveOutRewritten(); err != nil {
-		return err
-	}
-	for i := range r.files {
-		if err := r.read(i); err != nil {
-			return err
-		}
-	}
-	return r.write()
+	r.manifest.Next = max(r.manifest.Next, min(l.greatest, maxNumber)+1)
+	return nil
 }
 
-// find decides which segments to read.
-func (r *repairer) find() ([]uint64, error) {
-	l, err := listDir(r.fs, r.dir)
-	if err != nil {
-		return nil, err
-	}
-	if !l.manifest && len(l.segments) == 0 {
-		return nil, errNoStore(r.dir)
-	}
-	m, err := readManifest(r.fs, r.dir)
+// maxNumber bounds the numbers of segments and records that are believed: above
+// them a new store could not go on.
+const maxNumber = segment.MaxSeq - 1<<32
+
+// readManifest reads what there is of MANIFEST.
+func (r *repairer) readManifest() error {
+	path := filepath.Join(r.dir, manifestName)
+	m, err := readManifest(r.source, r.dir)
 	damage := (*CorruptError)(nil)
 	switch {
-	case err == nil && !r.stale(&l, &m):
-		r.manifest = m
-		var listed []uint64
-		for i := range m.Sealed {
-			listed = append(listed, m.Sealed[i].Segment)
-		}
-		if m.Open != 0 {
-			listed = append(listed, m.Open)
-		}
-		return listed, nil
 	case err == nil:
-		r.lose(&CorruptError{Path: filepath.Join(r.dir, manifestName), Reason: "it is older than the log; all segments are read"})
-	case errors.As(err, &damage):
-		damage.Reason += "; all segments are read"
-		r.lose(damage)
-	case errors.Is(err, fs.ErrNotExist):
-		r.lose(&CorruptError{Path: filepath.Join(r.dir, manifestName), Reason: "the file is missing; all segments are read"})
-	default:
-		return nil, err
-	}
-	r.manifest = segment.Manifest{Next: 1, Seq: 1, History: 1} // of the store that the first header names
-	return l.segments, nil
-}
-
-// stale tells whether a segment proves that MANIFEST is older than the log.
-func (r *repairer) stale(l *listing, m *segment.Manifest) bool {
-	for _, n := range l.unlisted(m) {
-		if _, err := judgeUnlisted(r.fs, r.dir, n, m); errors.Is(err, ErrCorrupt) {
-			return true
-		}
-	}
-	return false
-}
-
-func (r *repairer) lose(e *CorruptError) { r.report.Lost = append(r.report.Lost, e) }
-
-func (r *repairer) open(number uint64) error {
-	op := opening{opts: Options{FS: r.fs}, dir: r.dir}
-	file, size, err := op.open(number)
-	damage := (*CorruptError)(nil)
-	if errors.As(err, &damage) {
-		for i := range r.manifest.Sealed {
-			if f := &r.manifest.Sealed[i]; f.Segment == number {
-				damage.FirstSeq, damage.LastSeq = f.First, f.Last
-			}
-		}
-		r.lose(damage)
+		r.manifest, r.trusted = m, true
 		return nil
+	case errors.As(err, &damage):
+		damage.Reason += "; the segments say what they are"
+	case errors.Is(err, fs.ErrNotExist):
+		damage = &CorruptError{Path: path, Reason: "the file is missing; the segments say what they are"}
+	case errors.Is(err, replace.ErrNotRegular):
+		damage = &CorruptError{Path: path, Reason: "it is not a regular file; the segments say what they are"}
+	default:
+		return err
 	}
+	r.damaged(damage)
+	r.manifest = segment.Manifest{Next: 1, Seq: 1, History: 1}
+	file, err := r.source.OpenFile(path, os.O_RDONLY, 0)
+	if err != nil {
+		return nil // as said
+	}
+	defer file.Close() // only read
+	info, err := file.Stat()
 	if err != nil {
 		return err
 	}
-	r.files = append(r.files, &repairFile{File: file, path: op.path(number), size: size, number: number})
-	r.total += 2 * size
-	return nil
+	rest, err := segment.SalvageManifest(file, min(info.Size(), maxManifest))
+	if rest.Store == "" {
+		rest.Next, rest.Seq, rest.History = 1, 1, 1
+	}
+	r.manifest = rest
+	return err
 }
 
-// leaveOutRewritten takes out segments that a whole copy was made from. Without
-// MANIFEST they can't be told from living ones otherwise, and a compaction's input
-// may hold a value whose delete has gone with another.
-func (r *repairer) leaveOutRewritten() error {
-	rewritten := map[uint64]bool{}
-	for _, f := range r.files {
-		h, _, err := segment.ReadHeader(f, f.size, f.path)
-		if err != nil || len(h.From) == 0 {
-			continue
-		}
-		var last segment.LineKind
-		scan := segment.NewScanner(f, 0, f.size)
-		for scan.Scan() {
-			last = scan.Line().Kind
-		}
-		if scan.Err() != nil {
-			return scan.Err()
-		}
-		for _, n := range h.From {
-			rewritten[n] = rewritten[n] || last == segment.FooterLine
-		}
-	}
-	r.files = slices.DeleteFunc(r.files, func(f *repairFile) bool {
-		if rewritten[f.number] {
-			f.Close() // only read
-		}
-		return rewritten[f.number]
-	})
-	return nil
-}
+func (r *repairer) lose(e *CorruptError)    { r.report.Lost = append(r.report.Lost, e) }
+func (r *repairer) damaged(e *CorruptError) { r.report.Damage = append(r.report.Damage, e) }
 
-// read notes every whole record of a segment and lists what lies between.
-func (r *repairer) read(i int) error {
-	f := r.files[i]
-	h, _, err := segment.ReadHeader(f, f.size, f.path)
-	damage := (*CorruptError)(nil)
-	if err != nil && !errors.As(err, &damage) {
-		return err
-	}
-	if err == nil {
-		if r.manifest.Store == "" {
-			r.manifest.Store = h.Store
-		}
-		if h.Store != r.manifest.Store {
-			r.lose(&CorruptError{Path: f.path, Reason: fmt.Sprintf("it belongs to store %s, this one is %s; it was left out", h.Store, r.manifest.Store)})
-			return nil
-		}
-	}
-	r.report.Segments++
-	return r.readLines(i, &h)
-}
-
-func (r *repairer) readLines(i int, h *segment.Header) error {
-	f := r.files[i]
-	var bad *CorruptError // the run of bad lines that has not ended
-	last := max(h.First, 1) - 1
-	scan := segment.NewScanner(f, 0, f.size)
-	for scan.Scan() {
-		l := scan.Line()
-		r.tell(l.Size)
-		switch l.Kind {
-		case segment.BadLine:
-			if bad == nil {
-				bad = &CorruptError{Path: f.path, Offset: l.Offset, Reason: l.Reason.Error()}
-				r.lose(bad)
-			}
-		case segment.RecordLine:
-			v := &l.View
-			if bad != nil && !h.Compacted() && v.Seq > last+1 {
-				bad.FirstSeq, bad.LastSeq = last+1, v.Seq-1
-			}
-			bad, last = nil, v.Seq
-			r.saved = append(r.saved, savedRecord{seq: v.Seq, name: v.Name(), sample: v.Kind == segment.Sample, file: i, offset: l.Offset, size: int(l.Size)})
-		case segment.MarkLine:
-			r.manifest.Clock = max(r.manifest.Clock, l.Mark.Now)
-		}
-		if err := r.ctx.Err(); err != nil {
-			return err
-		}
-	}
-	return scan.Err()
-}
-
-func (r *repairer) tell(bytes int64) {
-	r.done += bytes
-	if r.progress != nil {
+// tell reports progress, now and then.
+func (r *repairer) tell(bytes int) {
+	const slice = 1 << 20
+	r.done += int64(bytes)
+	if r.progress != nil && r.done-r.told >= slice {
+		r.told = r.done
 		r.progress(min(r.done, r.total), r.total)
 	}
 }
 
-// write makes the new store: keys in their order, samples in that of their
-// numbers.
-func (r *repairer) write() error {
-	if r.manifest.Store == "" {
-		return fmt.Errorf("%w: no segment in %q has a readable header", ErrNotStore, r.dir)
+// file returns one of files, open for reading. Few stay open at a time.
+func (r *repairer) file(i int) (replace.File, error) {
+	const most = 64
+	if file := r.open[i]; file != nil {
+		return file, nil
 	}
-	slices.SortFunc(r.saved, func(a, b savedRecord) int { return cmp.Or(cmp.Compare(a.seq, b.seq), cmp.Compare(a.file, b.file)) })
-	// The same number twice: a copy that an interrupted job has left.
-	r.saved = slices.CompactFunc(r.saved, func(a, b savedRecord) bool { return a.seq == b.seq })
-	r.report.Records = uint64(len(r.saved))
-	m := r.manifest
-	m.Generation++
-	m.Open, m.Sealed = 0, nil
-	for _, s := range r.saved {
-		m.Seq = max(m.Seq, s.seq+1)
+	if len(r.open) >= most {
+		if err := r.closeFiles(); err != nil {
+			return nil, err
+		}
 	}
-	for _, f := range r.files {
-		m.Next = max(m.Next, f.number+1)
+	file, err := r.source.OpenFile(r.files[i].path, os.O_RDONLY, 0)
+	if err == nil {
+		r.open[i] = file
 	}
-	m.History = m.Seq
-	keys, samples := split(r.saved)
-	slices.SortStableFunc(keys, func(a, b savedRecord) int { return strings.Compare(a.name, b.name) })
-	if err := r.writeAll(&m, keys, segment.ByKey); err != nil {
-		return err
-	}
-	if err := r.writeAll(&m, samples, segment.BySeq); err != nil {
-		return err
-	}
-	if err := r.fs.SyncDir(r.dest); err != nil {
-		return err
-	}
-	return writeManifest(r.fs, r.dest, &m)
+	return file, err
 }
 
-func split(all []savedRecord) (keys, samples []savedRecord) {
-	for _, s := range all {
-		if s.sample {
-			samples = append(samples, s)
-		} else {
-			keys = append(keys, s)
-		}
+func (r *repairer) closeFiles() (err error) {
+	for i, file := range r.open {
+		err = errors.Join(err, file.Close())
+		delete(r.open, i)
 	}
-	return keys, samples
-}
-
-// writeAll copies records to new segments.
-func (r *repairer) writeAll(m *segment.Manifest, records []savedRecord, order segment.Order) error {
-	const segmentSize = 16 << 20
-	var line []byte
-	for len(records) > 0 {
-		from := []uint64{}
-		for _, f := range r.files {
-			from = append(from, f.number)
-		}
-		w, err := compact.NewWriter(r.fs, r.dest, segment.Header{Store: m.Store, Segment: m.Next, From: from, Order: order})
-		if err != nil {
-			return err
-		}
-		m.Next++
-		for len(records) > 0 && w.Size() < segmentSize {
-			s := records[0]
-			records = records[1:]
-			line = slices.Grow(line[:0], s.size)[:s.size]
-			if _, err = r.files[s.file].ReadAt(line, s.offset); err == nil {
-				_, err = w.Add(s.seq, line)
-			}
-			if err == nil {
-				err = r.ctx.Err()
-			}
-			if err != nil {
-				return errors.Join(err, w.Discard())
-			}
-			r.tell(int64(s.size))
-		}
-		footer, err := w.Finish()
-		if err != nil {
-			return errors.Join(err, w.Discard())
-		}
-		m.Sealed = append(m.Sealed, footer)
-	}
-	return nil
+	return err
 }

@@ -120,8 +120,9 @@ func TestLostManifestIsRebuilt(t *testing.T) {
 				_, err := Open(dir, nil)
 				require.ErrorIs(t, err, ErrCorrupt)
 				again, report := repaired(t, dir)
-				require.Len(t, report.Lost, 1)
-				require.Equal(t, filepath.Join(dir, manifestName), report.Lost[0].Path)
+				require.Empty(t, report.Lost, "no record")
+				require.Len(t, report.Damage, 1)
+				require.Equal(t, filepath.Join(dir, manifestName), report.Damage[0].Path)
 				want.holds(t, again)
 				require.Equal(t, plain(all), plain(samples(t, again, "s", Window{})))
 				require.Equal(t, db.Stats().Store, again.Stats().Store)
@@ -143,7 +144,8 @@ func TestRepairAfterOldManifest(t *testing.T) {
 	dir := copyDir(t, db.dir)
 	edit(t, filepath.Join(dir, manifestName), func([]byte) []byte { return old })
 	again, report := repaired(t, dir)
-	require.NotEmpty(t, report.Lost)
+	require.Empty(t, report.Lost)
+	require.Contains(t, report.Damage[0].Reason, "older than the log")
 	require.Equal(t, []string{"a=1", "b=2"}, scan(t, again, Range{}))
 }
 
@@ -161,7 +163,9 @@ func TestRepairLeavesOutSegmentsOfOtherStores(t *testing.T) {
 	require.NoError(t, os.Remove(filepath.Join(dir, manifestName)))
 	again, report := repaired(t, dir)
 	require.Equal(t, []string{"k=mine"}, scan(t, again, Range{}))
-	require.NotEmpty(t, report.Lost)
+	require.Len(t, report.LeftOut, 1)
+	require.Equal(t, filepath.Join(dir, segment.Name(7)), report.LeftOut[0].Path)
+	require.Contains(t, report.LeftOut[0].Reason, "belongs to store "+other.Stats().Store)
 }
 
 func TestRepairOverwritesNothing(t *testing.T) {

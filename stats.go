@@ -126,10 +126,3 @@ type TornTail struct {
 	Bytes  int64  `json:"bytes"`
 	Reason string `json:"reason"`
 }
-
-// RepairReport is what Repair saved and what it could not.
-type RepairReport struct {
-	Segments int             `json:"segments"` // files read
-	Records  uint64          `json:"records"`  // lines saved
-	Lost     []*CorruptError `json:"lost,omitempty"`
-}

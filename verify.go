@@ -27,7 +27,7 @@ func VerifyFS(ctx context.Context, fsys replace.FS, dir string, progress func(do
 		return Report{}, err
 	}
 	for tries := 1; ; tries++ {
-		v := verifier{ctx: ctx, fs: fsys, dir: dir, progress: progress, report: Report{Dir: dir}}
+		v := verifier{ctx: ctx, fs: &source{FS: fsys, ctx: ctx}, dir: dir, progress: progress, report: Report{Dir: dir}}
 		err := v.run()
 		if err != nil || v.report.OK() || tries == maxTries {
 			return v.report, err
@@ -67,11 +67,7 @@ func (v *verifier) run() error {
 		return err
 	}
 	v.manifest, err = readManifest(v.fs, v.dir)
-	if damage := (*CorruptError)(nil); errors.As(err, &damage) {
-		v.report.Problems = append(v.report.Problems, damage)
-		return nil
-	}
-	if err != nil {
+	if done, err := v.note(err, filepath.Join(v.dir, manifestName)); done {
 		return err
 	}
 	v.report.Store = v.manifest.Store
@@ -93,6 +89,23 @@ func (v *verifier) run() error {
 	return v.open()
 }
 
+// note adds an error that is damage to the report: of the file, or that it is no
+// regular file. done is false if there was no error at all.
+func (v *verifier) note(err error, path string) (done bool, _ error) {
+	damage := (*CorruptError)(nil)
+	switch {
+	case err == nil:
+		return false, nil
+	case errors.As(err, &damage):
+	case errors.Is(err, replace.ErrNotRegular):
+		damage = &CorruptError{Path: path, Reason: "it is not a regular file"}
+	default:
+		return true, err
+	}
+	v.report.Problems = append(v.report.Problems, damage)
+	return true, nil
+}
+
 // unlisted reports files that the next Open would remove, or refuse.
 func (v *verifier) unlisted() error {
 	l, err := listDir(v.fs, v.dir)
@@ -102,14 +115,12 @@ func (v *verifier) unlisted() error {
 	v.report.Leftover = append(v.report.Leftover, l.temps...)
 	for _, n := range l.unlisted(&v.manifest) {
 		left, err := judgeUnlisted(v.fs, v.dir, n, &v.manifest)
-		damage := (*CorruptError)(nil)
-		switch {
-		case errors.As(err, &damage):
-			v.report.Problems = append(v.report.Problems, damage)
-		case errors.Is(err, fs.ErrNotExist): // a writer has removed it
-		case err != nil:
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // a writer has removed it
+		}
+		if done, err := v.note(err, left.path); err != nil {
 			return err
-		default:
+		} else if !done {
 			v.report.Leftover = append(v.report.Leftover, filepath.Base(left.path))
 		}
 	}
@@ -120,11 +131,7 @@ func (v *verifier) unlisted() error {
 func (v *verifier) withFile(number uint64, fn func(r io.ReaderAt, size int64, path string) error) (err error) {
 	op := opening{opts: Options{FS: v.fs}, dir: v.dir}
 	file, size, err := op.open(number)
-	if damage := (*CorruptError)(nil); errors.As(err, &damage) {
-		v.report.Problems = append(v.report.Problems, damage)
-		return nil
-	}
-	if err != nil {
+	if done, err := v.note(err, op.path(number)); done {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
@@ -158,11 +165,7 @@ func (v *verifier) count(l *segment.Line) error {
 func (v *verifier) open() error {
 	return v.withFile(v.manifest.Open, func(r io.ReaderAt, size int64, path string) error {
 		verdict, err := examineBesideWriter(r, size, path, v.manifest.Store, v.manifest.Open)
-		if damage := (*CorruptError)(nil); errors.As(err, &damage) {
-			v.report.Problems = append(v.report.Problems, damage)
-			return nil
-		}
-		if err != nil {
+		if done, err := v.note(err, path); done {
 			return err
 		}
 		if first := verdict.Header.First; first != v.manifest.Seq {
