@@ -44,7 +44,7 @@ var ErrObject = errors.New("object cannot be a line")
 // there, and a crash may still take it away.
 func Append(path string, object []byte, opts ...Option) error {
 	if len(object) == 0 || len(object) > MaxObject || bytes.ContainsFunc(object, func(r rune) bool { return r < 0x20 }) {
-		return fmt.Errorf("append to %s: %w", path, ErrObject)
+		return fmt.Errorf("append to %q: %w", path, ErrObject)
 	}
 	f, err := LockedOpen(context.Background(), path, os.O_RDWR|os.O_CREATE, Exclusive, opts...)
 	if err != nil {

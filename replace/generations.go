@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"syscall"
 )
 
 // Generations is a directory that keeps a set of files consistent with each
@@ -194,7 +195,7 @@ func (g *Generations) Hold() (*Held, error) {
 		if err != nil {
 			return nil, err
 		}
-		lock, err := LockedOpen(context.Background(), filepath.Join(g.path(name), holdName), os.O_RDONLY, Shared, On(g.fsys))
+		lock, err := g.hold(name)
 		if err == nil {
 			return &Held{dir: g.path(name), lock: lock}, nil
 		}
@@ -204,6 +205,19 @@ func (g *Generations) Hold() (*Held, error) {
 		}
 		last = name
 	}
+}
+
+// hold takes the shared lock of a generation, which must be a directory of our own:
+// a link there would lead readers to another.
+func (g *Generations) hold(name string) (File, error) {
+	info, err := g.fsys.Lstat(g.path(name))
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		return nil, &fs.PathError{Op: "hold", Path: g.path(name), Err: syscall.ENOTDIR}
+	}
+	return LockedOpen(context.Background(), filepath.Join(g.path(name), holdName), os.O_RDONLY, Shared, On(g.fsys))
 }
 
 // Dir returns the directory of the generation. Use it for every file, and not
@@ -221,7 +235,7 @@ func (g *Generations) current() (string, error) {
 		return "", err
 	}
 	if _, ok := generationNumber(name); !ok {
-		return "", fmt.Errorf("%s points to %q, which is no generation", link, name)
+		return "", fmt.Errorf("%q points to %q, which is no generation", link, name)
 	}
 	return name, nil
 }

@@ -10,6 +10,8 @@ type options struct {
 	fsys FS
 	perm fs.FileMode
 	keep int
+
+	permAlways bool
 }
 
 // On runs a pattern on fsys instead of [OS].
@@ -22,6 +24,12 @@ func On(fsys FS) Option {
 // file that exists keeps the permissions it has.
 func Perm(mode fs.FileMode) Option {
 	return func(o *options) { o.perm = mode.Perm() }
+}
+
+// PermAlways is [Perm] for a file that must not have any other permissions: one
+// that replaces a file gets these as well.
+func PermAlways(mode fs.FileMode) Option {
+	return func(o *options) { o.perm, o.permAlways = mode.Perm(), true }
 }
 
 // Keep sets how many generations [Generations] keeps beside the current one, 1 by

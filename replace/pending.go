@@ -41,7 +41,8 @@ func (o options) writeFile(path string, data []byte) error {
 //   - Durable once Commit returns nil, by the sync of the directory: the rename is
 //     a change of the directory, not of the file.
 //
-// The new file has the permissions of the old, and the owner of the process. A
+// The new file has the permissions of the old, unless [PermAlways] says otherwise,
+// and the owner of the process. A
 // path that is a symbolic link is refused with [ErrNotRegular]: to replace the
 // link by a file, or to write where somebody has planted a link to, is hardly
 // ever meant. Where it is, filepath.EvalSymlinks gives the path to use.
@@ -105,6 +106,9 @@ func (o options) permFor(path string) (fs.FileMode, error) {
 		return 0, err
 	case !info.Mode().IsRegular():
 		return 0, &fs.PathError{Op: "replace", Path: path, Err: ErrNotRegular}
+	}
+	if o.permAlways {
+		return o.perm, nil
 	}
 	return info.Mode().Perm(), nil
 }

@@ -116,6 +116,9 @@ func TestReplaceKeepsPermissions(t *testing.T) {
 				{0, []Option{Perm(0o644)}, 0o644},
 				{0o640, nil, 0o640},
 				{0o666, []Option{Perm(0o600)}, 0o666},
+				{0o666, []Option{PermAlways(0o600)}, 0o600},
+				{0o400, []Option{PermAlways(0o640)}, 0o640},
+				{0, []Option{PermAlways(0o640)}, 0o640},
 				{0o400, nil, 0o400},
 			} {
 				os.Remove(path)
