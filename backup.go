@@ -75,8 +75,11 @@ func (b *backup) run(ctx context.Context, dir string) (err error) {
 	for i := range b.manifest.Sealed {
 		f := &b.manifest.Sealed[i]
 		path := filepath.Join(dir, segment.Name(f.Segment))
-		made = append(made, path)
-		if err := b.sealed(ctx, f, path); err != nil {
+		err := b.sealed(ctx, f, path)
+		if !errors.Is(err, fs.ErrExist) { // which is another backup's, or planted
+			made = append(made, path)
+		}
+		if err != nil {
 			return err
 		}
 	}

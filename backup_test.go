@@ -70,7 +70,8 @@ func TestBackupIsAStoreOfItsOwn(t *testing.T) {
 
 func TestBackupOfAnEmptyStore(t *testing.T) {
 	db := open(t, nil)
-	dir := t.TempDir()
+	dir := t.TempDir() // which is there already
+	require.NoError(t, os.Chmod(dir, 0o700))
 	require.NoError(t, db.Backup(t.Context(), dir))
 	isCopy(t, dir, model{}, nil)
 }
