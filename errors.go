@@ -22,6 +22,7 @@ var (
 	ErrCompacted   = errors.New("annals: history is gone")                        // see CompactedError
 	ErrAhead       = errors.New("annals: sequence number is beyond the last one") // Watch from a number that no record has yet
 	ErrNotStore    = errors.New("annals: not a store")                            // the directory holds something else; nothing was touched
+	ErrSharedDir   = errors.New("annals: directory is shared")                    // others may change what is in it, see Options.AllowSharedDir; nothing was touched
 )
 
 // CorruptError says where damage to data known to be durable was found: the

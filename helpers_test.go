@@ -80,6 +80,7 @@ func killed(t testing.TB, db *Store) (dir string) {
 func copyDir(t testing.TB, from string) (dir string) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "copy")
+	require.NoError(t, os.Mkdir(dir, 0o700)) // CopyFS would leave it to the umask
 	require.NoError(t, os.CopyFS(dir, os.DirFS(from)))
 	return dir
 }

@@ -41,10 +41,27 @@ func lockDir(fsys replace.FS, dir string) (*dirLock, error) {
 		return nil, err
 	}
 	l := &dirLock{fs: fsys, path: path, file: file}
-	if err := l.sign(); err != nil {
+	err = l.onlyName()
+	if err == nil {
+		err = l.sign()
+	}
+	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
 	return l, nil
+}
+
+// onlyName refuses a LOCK that has a second name: writing to it would change a file
+// that may be somebody else's, and whoever locks that one would lock the store.
+func (l *dirLock) onlyName() error {
+	info, err := l.file.Stat()
+	if err != nil {
+		return err
+	}
+	if n := replace.Links(info); n > 1 {
+		return fmt.Errorf("annals: %q has %d names (hard links), so it may be a file that is not the store's; remove it while no process has the store open", l.path, n)
+	}
+	return nil
 }
 
 // sign writes our pid, for people, and nothing visible yet, for readers.
@@ -68,10 +85,10 @@ func holder(fsys replace.FS, path string) string {
 	text := make([]byte, 32)
 	n, _ := file.ReadAt(text, 0)
 	pid, _, _ := bytes.Cut(text[:n], []byte("\n"))
-	if pid = bytes.TrimSpace(pid); len(pid) > 0 {
-		return string(pid)
+	if pid, err := strconv.ParseUint(string(bytes.TrimSpace(pid)), 10, 31); err == nil {
+		return strconv.FormatUint(pid, 10)
 	}
-	return "unknown"
+	return "unknown" // or not what we wrote, and nothing to repeat to a terminal
 }
 
 // check makes sure that LOCK is still the file that we hold.

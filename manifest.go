@@ -1,7 +1,6 @@
 package annals
 
 import (
-	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -46,7 +45,7 @@ func writeManifest(fsys replace.FS, dir string, m *segment.Manifest) error {
 	if _, err := segment.ParseManifest(path, text); err != nil {
 		return fmt.Errorf("annals: refusing to write a MANIFEST that could not be read: %w", err)
 	}
-	err := replace.WriteFile(path, text, replace.On(fsys))
+	err := replace.WriteFile(path, text, replace.On(fsys), replace.PermAlways(0o600))
 	var unsynced *replace.SyncError
 	if err == nil || errors.As(err, &unsynced) {
 		return err
@@ -86,7 +85,16 @@ func listDir(fsys replace.FS, dir string) (listing, error) {
 	}
 	for _, e := range entries {
 		name := e.Name()
-		n, isSegment := segment.ParseName(name)
+		n, isSegment := segmentNumber(name)
+		isTemp := replace.IsTempOf(name, manifestName) || replace.IsTempOf(name, indexName)
+		isFile := isSegment || isTemp || name == manifestName || name == lockName || name == indexName
+		// Before anything is read or written through it:
+		if isFile && !e.Type().IsRegular() {
+			return l, fmt.Errorf("%w: %q is not a regular file (%v)", ErrNotStore, filepath.Join(dir, name), e.Type())
+		}
+		if name == quarantineName && !e.IsDir() {
+			return l, fmt.Errorf("%w: %q is not a directory (%v)", ErrNotStore, filepath.Join(dir, name), e.Type())
+		}
 		switch {
 		case isSegment:
 			l.segments = append(l.segments, n)
@@ -98,7 +106,7 @@ func listDir(fsys replace.FS, dir string) (listing, error) {
 			l.index = true
 		case name == quarantineName:
 			l.quarantine = true
-		case replace.IsTempOf(name, manifestName) || replace.IsTempOf(name, indexName):
+		case isTemp:
 			l.temps = append(l.temps, name)
 		default:
 			l.foreign = append(l.foreign, name)
@@ -109,12 +117,33 @@ func listDir(fsys replace.FS, dir string) (listing, error) {
 	}
 	kept, err := fsys.ReadDir(filepath.Join(dir, quarantineName))
 	for _, e := range kept {
-		digits, _, _ := strings.Cut(e.Name(), "-")
-		if n, err := strconv.ParseUint(digits, 10, 63); err == nil {
-			l.greatest = max(l.greatest, n)
-		}
+		l.greatest = max(l.greatest, tailSegment(e.Name()))
 	}
 	return l, err
+}
+
+// segmentNumber is segment.ParseName for numbers that MANIFEST can hold: nobody may
+// use up the others by the name of a file.
+func segmentNumber(name string) (n uint64, ok bool) {
+	n, ok = segment.ParseName(name)
+	return n, ok && n < segment.MaxSeq
+}
+
+// tailName is the name in quarantine of what was cut off a segment.
+func tailName(number uint64, offset int64) string {
+	return fmt.Sprintf("%020d-%d.tail", number, offset)
+}
+
+// tailSegment returns the segment that a file in quarantine was cut off, 0 for a
+// file that recovery did not make: a number is not taken from a stranger.
+func tailSegment(name string) uint64 {
+	digits, rest, _ := strings.Cut(name, "-")
+	number, isSegment := segmentNumber(digits + ".log")
+	offset, err := strconv.ParseInt(strings.TrimSuffix(rest, ".tail"), 10, 64)
+	if !isSegment || err != nil || tailName(number, offset) != name {
+		return 0
+	}
+	return number
 }
 
 // missing judges a directory without MANIFEST: nil if it is, or can become, a new
@@ -136,7 +165,7 @@ func (l *listing) missing(dir string) error {
 // unlisted returns the segments that m does not list.
 func (l *listing) unlisted(m *segment.Manifest) []uint64 {
 	return slices.DeleteFunc(slices.Clone(l.segments), func(n uint64) bool {
-		_, sealed := slices.BinarySearchFunc(m.Sealed, n, func(f segment.Footer, n uint64) int { return cmp.Compare(f.Segment, n) })
+		_, sealed := slices.BinarySearchFunc(m.Sealed, n, bySegment)
 		return n == m.Open || sealed
 	})
 }

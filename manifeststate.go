@@ -1,6 +1,7 @@
 package annals
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -55,8 +56,8 @@ func (ms *manifestState) copy() segment.Manifest {
 
 // insertFooter keeps footers in the order of their segments' numbers.
 func insertFooter(sealed []segment.Footer, f segment.Footer) []segment.Footer {
-	i, _ := slices.BinarySearchFunc(sealed, f.Segment, func(f segment.Footer, n uint64) int {
-		return int(int64(f.Segment) - int64(n))
-	})
+	i, _ := slices.BinarySearchFunc(sealed, f.Segment, bySegment)
 	return slices.Insert(sealed, i, f)
 }
+
+func bySegment(f segment.Footer, number uint64) int { return cmp.Compare(f.Segment, number) }

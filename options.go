@@ -45,6 +45,11 @@ type Options struct {
 	// not mean what the promises need. Default: false.
 	AllowNetworkFS bool
 
+	// AllowSharedDir opens a store for writing in a directory that belongs to another
+	// user, or to which its group or all may write. Whoever may write there can
+	// replace the store's files. Default: false.
+	AllowSharedDir bool
+
 	// Now is the wall clock. Default: time.Now.
 	Now func() time.Time
 }

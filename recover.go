@@ -111,6 +111,9 @@ func (o *opening) examine() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
+	if err := tooLong(o.path(o.manifest.Open), size); err != nil {
+		return err
+	}
 	o.verdict, err = examineBesideWriter(file, size, o.path(o.manifest.Open), o.manifest.Store, o.manifest.Open)
 	if err == nil && o.verdict.Header.First != o.manifest.Seq {
 		err = wrongFirst(o.path(o.manifest.Open), o.verdict.Header.First, o.manifest.Seq)
@@ -151,6 +154,18 @@ func (o *opening) open(number uint64) (replace.File, int64, error) {
 	return file, info.Size(), nil
 }
 
+// maxFile is beyond the length of any segment: 1 GiB and one commit.
+const maxFile = 1 << 32
+
+// tooLong refuses a file that no segment can be, and in which the index could not
+// name every offset, before all of it is read.
+func tooLong(path string, size int64) error {
+	if size < maxFile {
+		return nil
+	}
+	return &CorruptError{Path: path, Offset: maxFile, Reason: fmt.Sprintf("the file is %d bytes long, longer than any segment", size)}
+}
+
 // startClock sets the store's time from all that was recorded.
 func (o *opening) startClock() {
 	recorded := max(o.manifest.Clock, o.verdict.Clock)
@@ -189,7 +204,10 @@ func (o *opening) replaySealed(f *segment.Footer) error {
 		return errors.Join(err, file.Close())
 	}
 	o.files = append(o.files, &segmentFile{number: f.Segment, path: path, header: line.Size, ReaderAt: file, Closer: file})
-	problems, err := segment.CheckSealed(file, size, path, o.manifest.Store, *f, func(l *segment.Line) error {
+	if err := tooLong(path, size); err != nil && h.HoldsKeys() {
+		return err
+	}
+	problems, err := segment.CheckSealed(file, min(size, maxFile), path, o.manifest.Store, *f, func(l *segment.Line) error {
 		return o.add(f.Segment, l, h.Order != segment.ByKey)
 	})
 	if err != nil {
@@ -300,8 +318,8 @@ func (o *opening) quarantine(file replace.File, tail *segment.Tail) error {
 	if err := replace.MkdirAll(o.fs(), dir, 0o700); err != nil {
 		return err
 	}
-	path := filepath.Join(dir, fmt.Sprintf("%020d-%d.tail", o.manifest.Open, tail.Offset))
-	p, err := replace.Begin(path, replace.On(o.fs()))
+	path := filepath.Join(dir, tailName(o.manifest.Open, tail.Offset))
+	p, err := replace.Begin(path, replace.On(o.fs()), replace.PermAlways(0o600))
 	if err != nil {
 		return err
 	}

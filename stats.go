@@ -77,7 +77,7 @@ func (r RecoveryReport) String() string {
 	}
 	s := fmt.Sprintf("not closed cleanly: segment %d kept %d records up to %d", r.Segment, r.Records, r.LastSeq)
 	for _, q := range r.Quarantined {
-		s += fmt.Sprintf("; %d unacknowledged bytes from offset %d moved to %s (%s)", q.Bytes, q.Offset, q.Path, q.Reason)
+		s += fmt.Sprintf("; %d unacknowledged bytes from offset %d moved to %q (%s)", q.Bytes, q.Offset, q.Path, q.Reason)
 	}
 	return s + fmt.Sprintf("; %d records read in %s", r.Replayed, r.Took)
 }

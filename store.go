@@ -93,7 +93,27 @@ func prepareDir(dir string, o *Options) (*dirLock, error) {
 	if err := refuseNetworkFS(dir, o); err != nil {
 		return nil, err
 	}
+	if err := refuseExposed(dir, o); err != nil {
+		return nil, err
+	}
 	return lockDir(o.FS, dir)
+}
+
+// refuseExposed refuses a directory in which others can plant or swap files. All
+// the care that is taken with a name's last element, never to follow a link there,
+// is for a directory that only its owner can change.
+func refuseExposed(dir string, o *Options) error {
+	if o.AllowSharedDir {
+		return nil
+	}
+	info, err := o.FS.Lstat(dir + string(filepath.Separator) + ".") // what a link leads to
+	if err != nil {
+		return err
+	}
+	if why, fix := replace.Exposed(info); why != "" {
+		return fmt.Errorf("%w: %q %s; %s %[2]q makes it this user's alone, Options.AllowSharedDir opens it nevertheless", ErrSharedDir, dir, why, fix)
+	}
+	return nil
 }
 
 // refuseNetworkFS refuses file systems on which a lock or a sync may not mean
