@@ -56,7 +56,7 @@ type demo struct {
 
 func runDemo(cmd *cobra.Command, dir string, duration time.Duration) error {
 	d := &demo{
-		cmd: cmd, ctx: cmd.Context(), dir: dir, out: pipeWriter{cmd.OutOrStdout()},
+		cmd: cmd, ctx: cmd.Context(), dir: dir, out: pipeWriter{stdout(cmd)},
 		run: time.Now().UTC().Format("20060102T150405.000000"),
 	}
 	before, err := d.record(duration)

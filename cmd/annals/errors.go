@@ -62,6 +62,8 @@ func explain(err error, dir string) error {
 		return withHint(err, "one process writes a store at a time; get, scan, samples, tail, stats, verify, export and backup work beside it")
 	case errors.Is(err, annals.ErrCorrupt):
 		return withHint(err, "annals verify %q lists all the damage; annals repair %q NEWDIR saves everything else", dir, dir)
+	case errors.Is(err, annals.ErrSharedDir):
+		return withHint(err, "--shared-dir opens it nevertheless; reading needs no such permission")
 	case errors.Is(err, annals.ErrNewerFormat):
 		return withHint(err, "use the version of annals that wrote it, or a later one")
 	case errors.Is(err, annals.ErrFailed):
@@ -94,11 +96,14 @@ func report(stderr io.Writer, err error) int {
 	}
 	// The store's errors begin with its name, and wrap others that do.
 	message = strings.ReplaceAll(": "+message, ": annals: ", ": ")
+	// Errors of the system name files as they are, and several errors are joined by
+	// newlines: neither may write on the terminal by itself, or forge a line.
+	message = plain(strings.ReplaceAll(message, "\n", "; "))
 	fmt.Fprintf(stderr, "annals%s\n", message)
 	var hinted *hintError
 	if errors.As(err, &hinted) {
 		for line := range strings.Lines(hinted.hint) {
-			fmt.Fprintf(stderr, "  %s\n", strings.TrimSuffix(line, "\n"))
+			fmt.Fprintf(stderr, "  %s\n", plain(strings.TrimSuffix(line, "\n")))
 		}
 	}
 	var no *noError

@@ -15,16 +15,18 @@ import (
 // storeFlags are the flags of all verbs that open a store for writing.
 type storeFlags struct {
 	networkFS  bool
+	sharedDir  bool
 	resetClock bool
 }
 
 func (f *storeFlags) register(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.networkFS, "network-fs", false, "also on NFS, SMB and FUSE, where locks and syncs may not mean what they should")
+	cmd.Flags().BoolVar(&f.sharedDir, "shared-dir", false, "also in a directory that others may write to or that belongs to another user, who can replace the store's files")
 	cmd.Flags().BoolVar(&f.resetClock, "reset-clock", false, "start the store's time, which decides what has expired, at the present: the way back after a run under a clock far ahead")
 }
 
 func (f *storeFlags) options(cmd *cobra.Command) *annals.Options {
-	return &annals.Options{AllowNetworkFS: f.networkFS, ResetClock: f.resetClock, Logger: logger(cmd)}
+	return &annals.Options{AllowNetworkFS: f.networkFS, AllowSharedDir: f.sharedDir, ResetClock: f.resetClock, Logger: logger(cmd)}
 }
 
 // writeFlags are the flags of all verbs that write much: how safe, and in how

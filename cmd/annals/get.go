@@ -24,6 +24,9 @@ func newGet() *cobra.Command {
 				return err
 			}
 			out := newOutput(cmd)
+			if raw {
+				out = newOutputTo(cmd.OutOrStdout())
+			}
 			out.Write(value) // a failure shows at Flush
 			if !raw {
 				out.WriteByte('\n')
@@ -31,7 +34,8 @@ func newGet() *cobra.Command {
 			return out.Flush()
 		})
 	})
-	cmd.Long = `Get prints the value's bytes and a newline. The status is 1 if there is no such key.`
+	cmd.Long = `Get prints the value's bytes and a newline. On a terminal, control characters in it are
+spelled as \u001b and the like, unless --raw is given. The status is 1 if there is no such key.`
 	cmd.Example = `  annals get data user:1 | jq .name
   annals get data photo --raw > photo.jpg`
 	key.register(cmd)

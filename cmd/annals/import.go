@@ -112,11 +112,11 @@ func runImport(cmd *cobra.Command, dir, file string, f *importFlags) error {
 func tellImport(cmd *cobra.Command, file string, r *importReport, done bool) {
 	w := cmd.ErrOrStderr()
 	for _, l := range r.LeftOut {
-		fmt.Fprintf(w, "%s:%d: left out %d bytes at offset %d: %s\n", file, l.Line, l.Bytes, l.Offset, l.Reason)
+		fmt.Fprintf(w, "%s:%d: left out %d bytes at offset %d: %s\n", printable(file), l.Line, l.Bytes, l.Offset, plain(l.Reason))
 	}
 	if done {
 		fmt.Fprintf(w, "%s: %d samples: %d whole, %d recovered from damaged lines; %d pieces left out\n",
-			file, r.Imported, r.Whole, r.Recovered, len(r.LeftOut))
+			printable(file), r.Imported, r.Whole, r.Recovered, len(r.LeftOut))
 	}
 }
 

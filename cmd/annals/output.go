@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -22,8 +24,49 @@ type output struct {
 	line []byte // of the last call of object, for the next to use again
 }
 
-func newOutput(cmd *cobra.Command) *output {
-	return &output{Writer: bufio.NewWriterSize(pipeWriter{cmd.OutOrStdout()}, 64<<10)}
+func newOutput(cmd *cobra.Command) *output { return newOutputTo(stdout(cmd)) }
+
+func newOutputTo(w io.Writer) *output {
+	return &output{Writer: bufio.NewWriterSize(pipeWriter{w}, 64<<10)}
+}
+
+// stdout is standard output as it is, or guarded where it is a terminal.
+func stdout(cmd *cobra.Command) io.Writer {
+	if w := cmd.OutOrStdout(); !isTerminal(w) {
+		return w
+	}
+	return &terminalWriter{w: cmd.OutOrStdout()}
+}
+
+// terminalWriter spells what a terminal would act upon as JSON spells it, \u001b for
+// one: keys and values are anybody's, and may hold what moves the cursor, sets the
+// title or hides text. A program that reads the output gets the bytes themselves.
+type terminalWriter struct {
+	w    io.Writer
+	text []byte // as it is to be written, for the next Write to use again
+	rest []byte // the first bytes of a character whose others have not come yet
+}
+
+func (t *terminalWriter) Write(p []byte) (int, error) {
+	in := append(t.rest, p...)
+	t.text = t.text[:0]
+	for len(in) > 0 && utf8.FullRune(in) {
+		r, n := utf8.DecodeRune(in)
+		switch {
+		case r == utf8.RuneError && n == 1:
+			t.text = fmt.Appendf(t.text, `\x%02x`, in[0])
+		case r != '\n' && r != '\t' && unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r):
+			t.text = fmt.Appendf(t.text, `\u%04x`, r)
+		default:
+			t.text = append(t.text, in[:n]...)
+		}
+		in = in[n:]
+	}
+	t.rest = append([]byte(nil), in...)
+	if _, err := t.w.Write(t.text); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // object writes one JSON object and a newline; appendTo is the AppendJSON method
@@ -59,7 +102,7 @@ func (p pipeWriter) Write(b []byte) (int, error) {
 
 // printJSON writes v as one JSON object, indented when a person will read it.
 func printJSON(cmd *cobra.Command, v any) error {
-	w := pipeWriter{cmd.OutOrStdout()}
+	w := pipeWriter{stdout(cmd)}
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	if isTerminal(cmd.OutOrStdout()) {

@@ -123,7 +123,7 @@ func (r *recorder) measure(now time.Time) (*annals.Batch, []measurement) {
 			measurements = append(measurements, m)
 		case !errors.Is(err, errFirst) && !r.silent[source.series]:
 			r.silent[source.series] = true
-			fmt.Fprintf(r.warn, "annals: no %s is recorded while this lasts: %v\n", source.series, err)
+			fmt.Fprintf(r.warn, "annals: no %s is recorded while this lasts: %s\n", source.series, plain(err.Error()))
 		}
 	}
 	return &batch, measurements
@@ -136,7 +136,7 @@ func (r *recorder) write(b *annals.Batch) (seq uint64, err error) {
 	switch {
 	case errors.Is(err, syscall.ENOSPC) && !errors.Is(err, annals.ErrFailed):
 		if r.dropped++; r.dropped == 1 {
-			fmt.Fprintf(r.warn, "annals: the disk is full, nothing is recorded until there is room: %v\n", err)
+			fmt.Fprintf(r.warn, "annals: the disk is full, nothing is recorded until there is room: %s\n", plain(err.Error()))
 		}
 		return 0, nil
 	case err == nil && r.dropped > 0:

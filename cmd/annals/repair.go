@@ -31,7 +31,7 @@ were edited by hand and given a new checksum, and a store whose MANIFEST is gone
 func printRepair(w io.Writer, dest string, r annals.RepairReport) {
 	fmt.Fprintf(w, "%s: saved %s records of %s segments\n", printable(dest), count(r.Records), count(r.Segments))
 	for _, lost := range r.Lost {
-		fmt.Fprintf(w, "lost: %v\n", lost)
+		fmt.Fprintf(w, "lost: %s\n", plain(lost.Error()))
 	}
 	if len(r.Lost) == 0 {
 		fmt.Fprintln(w, "nothing is lost")

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // unixSeconds spells a time as the log does: seconds with six decimals.
@@ -25,6 +26,25 @@ func printable(name string) string {
 		return quoted
 	}
 	return name
+}
+
+// plain is a text in which everything that a terminal would act upon is spelled as
+// in Go: control characters, bytes that are no UTF-8, and characters that turn the
+// direction of writing.
+func plain(text string) string {
+	var b strings.Builder
+	for i, r := range text {
+		switch {
+		case r == utf8.RuneError && !strings.HasPrefix(text[i:], string(utf8.RuneError)):
+			fmt.Fprintf(&b, `\x%02x`, text[i])
+		case strconv.IsPrint(r):
+			b.WriteRune(r)
+		default:
+			quoted := strconv.QuoteRune(r)
+			b.WriteString(quoted[1 : len(quoted)-1])
+		}
+	}
+	return b.String()
 }
 
 // byteCount is a number of bytes for a person.

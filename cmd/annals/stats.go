@@ -40,10 +40,10 @@ func printStats(w io.Writer, s annals.Stats) {
 	row("size", "%s, of which %s (%.0f %%) alive", byteCount(s.Bytes), byteCount(s.LiveBytes), 100*s.LiveRatio)
 	row("segments", "%s", count(len(s.Segments)))
 	if s.Failed != "" {
-		row("failed", "%s", s.Failed)
+		row("failed", "%s", plain(s.Failed))
 	}
 	for _, damage := range s.Damage {
-		row("damage", "%s", damage)
+		row("damage", "%s", plain(damage))
 	}
 	table.Flush()
 	if len(s.Segments) == 0 {

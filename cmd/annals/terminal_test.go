@@ -92,3 +92,22 @@ func TestJSONIsIndentedOnTerminals(t *testing.T) {
 		t.Errorf("the terminal shows %q", shown)
 	}
 }
+
+// S14: what is stored cannot act upon the terminal that shows it.
+func TestSecurityTerminalsAreShownNoControlCharacters(t *testing.T) {
+	store := filepath.Join(t.TempDir(), "d")
+	harmless(t, hostile, "put", store, hostile)
+	harmless(t, hostile+"\n", "append", store, "s")
+	for _, args := range [][]string{
+		{"get", store, hostile}, {"scan", store}, {"tail", store}, {"samples", store, "s"}, {"series", store}, {"export", store},
+		{"stats", store}, {"stats", store, "--json"}, {"verify", store}, {"verify", store, "--json"},
+	} {
+		shown := strings.ReplaceAll(onTerminal(t, os.DevNull, true, args...), "\r\n", "\n") // as terminals end lines
+		if strings.ContainsFunc(shown, acts) {
+			t.Errorf("%v: the terminal gets %q", args, shown)
+		}
+	}
+	if raw := onTerminal(t, os.DevNull, true, "get", store, hostile, "--raw"); !strings.Contains(raw, "\x1b[31m") {
+		t.Errorf("get --raw gives the terminal %q", raw)
+	}
+}

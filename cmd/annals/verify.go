@@ -36,14 +36,14 @@ leaves it, is reported and is no damage.`
 }
 
 func printVerify(w io.Writer, r annals.Report) {
-	fmt.Fprintf(w, "%s: %s segments, %s records up to %d, %s\n", r.Dir,
+	fmt.Fprintf(w, "%s: %s segments, %s records up to %d, %s\n", printable(r.Dir),
 		count(r.Segments), count(r.Records), r.LastSeq, byteCount(r.Bytes))
 	for _, problem := range r.Problems {
-		fmt.Fprintf(w, "damage: %v\n", problem)
+		fmt.Fprintf(w, "damage: %s\n", plain(problem.Error()))
 	}
 	if r.Tail != nil {
 		fmt.Fprintf(w, "unfinished end: %s in %s from offset %d (%s); nothing acknowledged, the next writer sets it aside\n",
-			byteCount(r.Tail.Bytes), r.Tail.Path, r.Tail.Offset, r.Tail.Reason)
+			byteCount(r.Tail.Bytes), printable(r.Tail.Path), r.Tail.Offset, r.Tail.Reason)
 	}
 	for _, path := range r.Leftover {
 		fmt.Fprintf(w, "leftover: %s; the next writer removes it\n", path)
