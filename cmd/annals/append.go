@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 
 	"github.com/annalsdb/annals"
@@ -30,10 +31,10 @@ func runAppend(cmd *cobra.Command, args []string, f *loadFlags) error {
 	return withStore(args[0], opts, func(store *annals.Store) error {
 		bar := newProgress(cmd, "appending")
 		defer bar.end()
-		return writeThrough(cmd, store, opts.Sync, f.ack, func(p *pipeline) error {
-			lines := newLineReader(interruptible(cmd.Context(), in))
+		return writeThrough(cmd, store, opts.Sync, f.ack, func(ctx context.Context, p *pipeline) error {
+			lines := newLineReader(interruptible(ctx, in))
 			var sample annals.Batch
-			for cmd.Context().Err() == nil {
+			for ctx.Err() == nil {
 				line, err := lines.next()
 				if err == io.EOF {
 					return nil
@@ -52,7 +53,7 @@ func runAppend(cmd *cobra.Command, args []string, f *loadFlags) error {
 				sample.Reset()
 				bar.update(lines.end, size)
 			}
-			return cmd.Context().Err()
+			return ctx.Err()
 		})
 	})
 }

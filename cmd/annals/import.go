@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -92,10 +93,10 @@ func runImport(cmd *cobra.Command, dir, file string, f *importFlags) error {
 	err = withStore(dir, opts, func(store *annals.Store) error {
 		bar := newProgress(cmd, "importing")
 		defer bar.end()
-		return writeThrough(cmd, store, opts.Sync, false, func(p *pipeline) error {
+		return writeThrough(cmd, store, opts.Sync, false, func(ctx context.Context, p *pipeline) error {
 			return read(&importer{
 				in: buffered, size: size, bar: bar, pipeline: p, report: &report, maxValue: int(f.maxValue),
-				series: f.series, file: file, done: cmd.Context().Err,
+				series: f.series, file: file, done: ctx.Err,
 			})
 		})
 	})

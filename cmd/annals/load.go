@@ -55,24 +55,27 @@ func runLoad(cmd *cobra.Command, args []string, f *loadFlags) error {
 	return withStore(args[0], opts, func(store *annals.Store) error {
 		bar := newProgress(cmd, "loading")
 		defer bar.end()
-		return writeThrough(cmd, store, opts.Sync, f.ack, func(p *pipeline) error {
-			lines := newLineReader(interruptible(cmd.Context(), in))
-			return loadLines(cmd.Context(), lines, p, int(f.maxValue), func() { bar.update(lines.end, size) })
+		return writeThrough(cmd, store, opts.Sync, f.ack, func(ctx context.Context, p *pipeline) error {
+			lines := newLineReader(interruptible(ctx, in))
+			return loadLines(ctx, lines, p, int(f.maxValue), func() { bar.update(lines.end, size) })
 		})
 	})
 }
 
 // writeThrough runs fn with a pipeline and waits until all of it is durable. An
-// error says how much that is.
-func writeThrough(cmd *cobra.Command, store *annals.Store, sync annals.SyncPolicy, ack bool, fn func(*pipeline) error) error {
+// error says how much that is. fn's context ends with the pipeline's first
+// failure: a reader of input that may never come must hear of it.
+func writeThrough(cmd *cobra.Command, store *annals.Store, sync annals.SyncPolicy, ack bool, fn func(context.Context, *pipeline) error) error {
 	var acks *output
 	if ack {
 		acks = newOutput(cmd)
 	}
-	p := newPipeline(store, sync, acks)
-	err := fn(p)
+	ctx, stop := context.WithCancel(cmd.Context())
+	defer stop()
+	p := newPipeline(store, sync, acks, stop)
+	err := fn(ctx, p)
 	ops, failure := p.finish()
-	if failure != nil && (err == nil || errors.Is(err, errStopped)) {
+	if failure != nil && (err == nil || errors.Is(err, errStopped) || errors.Is(err, context.Canceled)) {
 		err = failure
 	}
 	if err != nil {

@@ -28,6 +28,7 @@ type pipeline struct {
 	pending chan pendingCommit
 	written chan seqRange
 	failed  chan struct{} // closed at the first failure
+	stop    func()        // called then
 	failure error         // of that failure; read it after failed is closed
 	once    sync.Once
 	last    *annals.Commit // of submit alone
@@ -48,8 +49,9 @@ type seqRange struct{ first, last uint64 }
 var errStopped = errors.New("the pipeline has stopped")
 
 // newPipeline starts a pipeline. If acks is not nil, the sequence number of each
-// op goes there, on a line of its own, as soon as the op is durable.
-func newPipeline(store *annals.Store, sync annals.SyncPolicy, acks *output) *pipeline {
+// op goes there, on a line of its own, as soon as the op is durable. stop is
+// called at the first failure.
+func newPipeline(store *annals.Store, sync annals.SyncPolicy, acks *output, stop func()) *pipeline {
 	p := &pipeline{
 		store:   store,
 		sync:    sync,
@@ -57,6 +59,7 @@ func newPipeline(store *annals.Store, sync annals.SyncPolicy, acks *output) *pip
 		pending: make(chan pendingCommit, inFlight),
 		written: make(chan seqRange, inFlight),
 		failed:  make(chan struct{}),
+		stop:    stop,
 	}
 	p.done.Go(p.await)
 	if acks != nil {
@@ -102,6 +105,7 @@ func (p *pipeline) fail(err error) {
 	p.once.Do(func() {
 		p.failure = err
 		close(p.failed)
+		p.stop()
 	})
 }
 
