@@ -94,7 +94,12 @@ func (b *backup) run(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	b.manifest.Generation++
-	return writeManifest(b.fs, dir, &b.manifest)
+	err = writeManifest(b.fs, dir, &b.manifest)
+	var unsynced *replace.SyncError
+	if errors.As(err, &unsynced) && unsynced.Unknown {
+		made = nil // MANIFEST lists it: the copy is whole, and perhaps not durable
+	}
+	return err
 }
 
 // sealed links or copies a segment that never changes again.

@@ -7,9 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/annalsdb/annals/replace"
 	"github.com/stretchr/testify/require"
 )
 
@@ -204,4 +206,32 @@ func TestBackupWhileWritingHoldsWholeCommits(t *testing.T) {
 			wg.Wait()
 		})
 	}
+}
+
+// unsyncedDirFS fails the sync of a directory in which there is a MANIFEST.
+type unsyncedDirFS struct {
+	replace.FS
+	dir string
+}
+
+func (f unsyncedDirFS) SyncDir(name string) error {
+	if _, err := os.Stat(filepath.Join(name, manifestName)); name == f.dir && err == nil {
+		return syscall.EIO
+	}
+	return f.FS.SyncDir(name)
+}
+
+// The last step of a backup is the sync of the directory behind the rename of
+// MANIFEST. When it failed the segments were removed and MANIFEST stayed: a store
+// that was all damage. Now the copy stays, and the error says what it is worth.
+func TestBackupWhoseLastSyncFailsIsWhole(t *testing.T) {
+	db, want, all := filled(t, &Options{Compaction: Compaction{Off: true}})
+	r, err := OpenReader(db.dir, &ReaderOptions{FS: unsyncedDirFS{replace.OS, filepath.Join(t.TempDir(), "backup")}})
+	require.NoError(t, err)
+	defer r.Close()
+	dir := r.opts.FS.(unsyncedDirFS).dir
+	err = r.Backup(t.Context(), dir)
+	require.ErrorIs(t, err, syscall.EIO)
+	require.ErrorContains(t, err, "done, but perhaps not durable")
+	isCopy(t, dir, want, all)
 }
