@@ -8,7 +8,7 @@ FUZZTIME    := 60s
 SOAK        := 8h
 export GOFLAGS := -buildvcs=false
 
-.PHONY: help run build test check race slow cross crash bench kill model soak fuzz cover clean
+.PHONY: help run build test check race slow cross crash bench kill mutants model soak fuzz cover clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ model: ## random operations against a map, options against each other, histories
 
 soak: ## mixed load with faults, crashes and backups under the race detector for SOAK
 	go test ./fuzz -race -count=1 -v -run Soak -soak=$(SOAK) -timeout 0
+
+mutants: ## put known bugs into the store, one at a time: the test for each must fail
+	go run ./fuzz/mutants
 
 fuzz: ## run each native fuzz target for FUZZTIME
 	@for t in $$(grep -rhoE 'func Fuzz[A-Za-z0-9]+' --include='*_test.go' segment | sed 's/func //'); do \

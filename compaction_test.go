@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/annalsdb/annals/fuzz/faultfs"
 	"github.com/annalsdb/annals/replace"
 	"github.com/annalsdb/annals/segment"
 	"github.com/stretchr/testify/require"
@@ -505,6 +506,33 @@ func TestBackgroundCompactionComesToRest(t *testing.T) {
 			// There is no condition to wait for: the fault is that it never ends.
 			time.Sleep(300 * time.Millisecond)
 			require.LessOrEqual(t, db.Stats().Compaction.Runs, uint64(3))
+		})
+	}
+}
+
+// A record that is not yet durable makes an older one dead. Before the older one
+// goes the newer one is synced, or a crash would leave neither.
+func TestCompactionWaitsForTheRecordThatMadeAnotherDead(t *testing.T) {
+	for _, policy := range []SyncPolicy{SyncEvery(time.Hour), SyncNever} {
+		t.Run(policy.String(), func(t *testing.T) {
+			fs := faultfs.New()
+			opts := &Options{FS: fs, Sync: policy, Compaction: Compaction{Off: true}}
+			db, err := Open("/store", opts)
+			require.NoError(t, err)
+			put(t, db, "k", "old")
+			put(t, db, "other", "1")
+			require.NoError(t, db.log.Rotate(t.Context()))
+			put(t, db, "k", "new")
+			db.compaction.job.Lock()
+			stats, err := db.compactLocked(t.Context(), []uint64{1}, pace(0, nil))
+			db.compaction.job.Unlock()
+			require.NoError(t, err)
+			require.EqualValues(t, 1, stats.Dropped)
+			crashed, err := Open("/store", &Options{FS: fs.Crash(func(int) bool { return false })})
+			require.NoError(t, err)
+			require.Equal(t, []string{"k=new", "other=1"}, scan(t, crashed, Range{}))
+			require.NoError(t, crashed.Close())
+			require.NoError(t, db.Close())
 		})
 	}
 }

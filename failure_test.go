@@ -1,13 +1,16 @@
 package annals
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/annalsdb/annals/fuzz/faultfs"
 	"github.com/stretchr/testify/require"
 )
 
@@ -179,4 +182,96 @@ func TestSegmentThatSomebodyElseChangedEndsWriting(t *testing.T) {
 	var failed *FailedError
 	require.True(t, errors.As(err, &failed))
 	present(t, db, "k", "1")
+}
+
+// A read finds another line than the index meant, or none: that is damage, never
+// another key's value.
+func TestReadNoticesAnotherRecordInItsPlace(t *testing.T) {
+	db := openDamaged(t, t.TempDir()+"/store", nil)
+	for _, key := range []string{"first", "a", "b"} {
+		put(t, db, key, "1")
+	}
+	path := segmentsIn(t, db.dir)[0]
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	a, b := indexOf(t, text, `{"seq":2`), indexOf(t, text, `{"seq":3`)
+	rest := bytes.TrimRight(text[b:], "\n")
+	require.Len(t, rest, b-a-1, "the two lines are of one length")
+	file, err := os.OpenFile(path, os.O_WRONLY, 0)
+	require.NoError(t, err)
+	defer file.Close()
+	_, err = file.WriteAt(text[b:b+len(rest)], int64(a))
+	require.NoError(t, err)
+	var damage *CorruptError
+	_, err = db.Get("a")
+	require.ErrorAs(t, err, &damage)
+	require.Equal(t, CorruptError{Path: path, Offset: int64(a), FirstSeq: 2, LastSeq: 2, Reason: damage.Reason}, *damage)
+	present(t, db, "b", "1")
+	present(t, db, "first", "1")
+
+	require.NoError(t, file.Truncate(int64(b)))
+	_, err = db.Get("b")
+	require.ErrorAs(t, err, &damage)
+	require.EqualValues(t, 3, damage.FirstSeq)
+	present(t, db, "first", "1")
+	require.Len(t, db.Stats().Damage, 2)
+}
+
+// After a failed sync the kernel shows bytes that are not on the disk, and another
+// sync of them does nothing. What the next Open shows must have been written anew.
+func TestWhatOnlyTheCacheHoldsIsCopied(t *testing.T) {
+	for name, kind := range map[string]faultfs.SyncFailure{"ext4": faultfs.Ext4, "xfs": faultfs.XFS} {
+		t.Run(name, func(t *testing.T) {
+			fs := faultfs.New()
+			fs.Failure = kind
+			opts := &Options{FS: fs}
+			db, err := Open("/store", opts)
+			require.NoError(t, err)
+			put(t, db, "a", "1")
+			fs.Inject(func(op faultfs.Op) *faultfs.Fault {
+				if op.Kind == faultfs.SyncData {
+					return &faultfs.Fault{Err: syscall.EIO}
+				}
+				return nil
+			})
+			require.ErrorIs(t, db.Put("b", []byte("2")), ErrFailed)
+			fs.Inject(nil)
+			require.ErrorIs(t, db.Close(), ErrFailed)
+
+			db, err = Open("/store", opts)
+			require.NoError(t, err)
+			shown := scan(t, db, Range{})
+			require.Equal(t, []string{"a=1", "b=2"}, shown, "the cache shows it")
+			for _, all := range []bool{false, true} {
+				crashed, err := Open("/store", &Options{FS: fs.Crash(func(int) bool { return all })})
+				require.NoError(t, err)
+				require.Equal(t, shown, scan(t, crashed, Range{}))
+				require.NoError(t, crashed.Close())
+			}
+			require.NoError(t, db.Close())
+		})
+	}
+}
+
+// LOCK was replaced and nobody else has written yet, so there is no other file to
+// stumble over: only the lock itself tells.
+func TestReplacedLockEndsWritingBeforeAnybodyElseWrites(t *testing.T) {
+	db := openDamaged(t, t.TempDir()+"/store", &Options{Compaction: Compaction{Off: true}})
+	put(t, db, "k", "v")
+	path := db.dir + "/" + lockName
+	require.NoError(t, os.Remove(path))
+	_, err := db.Compact(t.Context(), nil)
+	require.ErrorIs(t, err, ErrFailed, "LOCK is gone")
+
+	db = openDamaged(t, t.TempDir()+"/store", &Options{Compaction: Compaction{Off: true}})
+	put(t, db, "k", "v")
+	path = db.dir + "/" + lockName
+	require.NoError(t, os.Rename(path, path+".old"))
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	before := tree(t, db.dir)[manifestName]
+	_, err = db.Compact(t.Context(), nil)
+	require.ErrorIs(t, err, ErrFailed, "LOCK is another file")
+	require.ErrorIs(t, db.Put("k", []byte("w")), ErrFailed)
+	require.ErrorIs(t, db.Close(), ErrFailed)
+	require.Equal(t, before, tree(t, db.dir)[manifestName], "MANIFEST is left alone")
 }
