@@ -3,12 +3,13 @@
 MODULES     := . cmd/annals fuzz/model
 PLATFORMS   := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 DEMO        := demo
 FUZZTIME    := 60s
 SOAK        := 8h
 export GOFLAGS := -buildvcs=false
 
-.PHONY: help run build test check race slow cross crash bench kill mutants model soak fuzz cover clean
+.PHONY: help run build test check race slow cross crash bench kill mutants model soak fuzz cover clean vuln
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -57,6 +58,9 @@ mutants: ## put known bugs into the store, one at a time: the test for each must
 fuzz: ## run each native fuzz target for FUZZTIME
 	@for t in $$(grep -rhoE 'func Fuzz[A-Za-z0-9]+' --include='*_test.go' segment | sed 's/func //'); do \
 		echo "fuzz: $$t"; go test ./segment -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) || exit 1; done
+
+vuln: ## known vulnerabilities in what is called; asks vuln.go.dev, so it needs a network and is no part of test
+	@for m in $(MODULES); do echo "govulncheck: $$m"; (cd $$m && go run $(GOVULNCHECK) ./...) || exit 1; done
 
 cover: ## statement coverage of the core
 	go test -coverprofile cover.out -coverpkg ./... . ./segment ./wal ./index ./compact ./replace

@@ -282,6 +282,36 @@ func TestSecurityNothingPlantedLaterIsFollowed(t *testing.T) {
 	}
 }
 
+// S2: nor is a link that takes a file's place between the look at the directory and
+// the opening of the file.
+func TestSecurityNothingPlantedAtTheLastMomentIsFollowed(t *testing.T) {
+	source := open(t, nil)
+	put(t, source, "k", "v")
+	require.NoError(t, source.Close())
+	for _, name := range []string{lockName, manifestName, segment.Name(1)} {
+		dir, elsewhere := copyDir(t, source.dir), copyDir(t, source.dir)
+		path, victim := filepath.Join(dir, name), filepath.Join(elsewhere, name)
+		swap := func(opened string) error {
+			if opened != path {
+				return nil
+			}
+			require.NoError(t, os.Remove(path))
+			return os.Symlink(victim, path)
+		}
+		fsys := newHookFS()
+		fsys.onOpen.Store(&swap)
+		before := tree(t, elsewhere)
+		lock, err := os.ReadFile(filepath.Join(elsewhere, lockName))
+		require.NoError(t, err)
+		_, err = Open(dir, &Options{FS: fsys})
+		require.ErrorIs(t, err, replace.ErrNotRegular, name)
+		sameTree(t, before, tree(t, elsewhere))
+		now, err := os.ReadFile(filepath.Join(elsewhere, lockName))
+		require.NoError(t, err)
+		require.Equal(t, lock, now)
+	}
+}
+
 // S2: nor is what is planted where recovery keeps a tail, or where a backup goes.
 func TestSecurityNothingPlantedInOtherDirectoriesIsFollowed(t *testing.T) {
 	source := open(t, nil)

@@ -13,16 +13,20 @@ import (
 )
 
 // plants are what somebody may have put at a name that a pattern uses.
-var plants = map[string]func(victim, path string) error{
-	"a link":                os.Symlink,
-	"a dangling link":       func(victim, path string) error { return os.Symlink(victim+".new", path) },
-	"a link to a directory": func(victim, path string) error { return os.Symlink(filepath.Dir(victim), path) },
+var plants = []struct {
+	kind  string
+	plant func(victim, path string) error
+}{
+	{"a link", os.Symlink},
+	{"a dangling link", func(victim, path string) error { return os.Symlink(victim+".new", path) }},
+	{"a link to a directory", func(victim, path string) error { return os.Symlink(filepath.Dir(victim), path) }},
 }
 
 // What a link leads to is neither written nor read by any pattern, at any name that
 // others can know; a temporary name is random, and made exclusively.
 func TestPatternsFollowNothingPlanted(t *testing.T) {
-	for kind, plant := range plants {
+	for _, p := range plants {
+		kind, plant := p.kind, p.plant
 		for what, use := range map[string]func(dir string) error{
 			"WriteFile": func(dir string) error { return WriteFile(filepath.Join(dir, "name"), []byte("new")) },
 			"Update": func(dir string) error {
@@ -38,7 +42,7 @@ func TestPatternsFollowNothingPlanted(t *testing.T) {
 			dir, victim := t.TempDir(), filepath.Join(t.TempDir(), "victim")
 			require.NoError(t, os.WriteFile(victim, []byte("untouched"), 0o600))
 			require.NoError(t, plant(victim, filepath.Join(dir, "name")))
-			assert.ErrorIs(t, use(dir), ErrNotRegular, "%s of %s", what, kind)
+			require.ErrorIs(t, use(dir), ErrNotRegular, "%s of %s", what, kind)
 			assert.Equal(t, "untouched", read(t, victim))
 			assert.NoFileExists(t, victim+".new")
 			assert.Len(t, ls(t, dir), 1, "%s of %s", what, kind)
@@ -48,7 +52,8 @@ func TestPatternsFollowNothingPlanted(t *testing.T) {
 
 // A spool passes over links among its items, and Put never meets one.
 func TestSpoolFollowsNothingPlanted(t *testing.T) {
-	for kind, plant := range plants {
+	for _, p := range plants {
+		kind, plant := p.kind, p.plant
 		victim := filepath.Join(t.TempDir(), "victim")
 		require.NoError(t, os.WriteFile(victim, []byte("untouched"), 0o600))
 		s, err := OpenSpool(filepath.Join(t.TempDir(), "spool"))
