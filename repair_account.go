@@ -94,10 +94,10 @@ func (r *repairer) accountWritten(f *repairFile, durable uint64) {
 			r.damaged(e)
 		case from == 0:
 			r.lose(e)
-		case from > f.to || f.known() == nil && from > durable:
+		case f.known() == nil && from > durable:
 			e.Reason += "; nothing proves that this had been durable"
 			r.damaged(e)
-		case !lost:
+		case !lost || from > f.to:
 			r.damaged(e)
 		default:
 			e.FirstSeq, e.LastSeq = first, last
@@ -116,7 +116,8 @@ func (r *repairer) joined(seq uint64) bool {
 }
 
 // accountCompacted says what a compacted file has lost. Its numbers have gaps, so
-// only their count and range are known, and in the order of seq the neighbours.
+// only their count and range are known, and in the order of seq the neighbours of
+// a line that is bad.
 func (r *repairer) accountCompacted(f *repairFile) {
 	k := f.known()
 	whole := f.copies || k != nil && f.records >= k.Records
@@ -138,13 +139,15 @@ func (r *repairer) accountCompacted(f *repairFile) {
 			e.FirstSeq, e.LastSeq = k.First, k.Last
 			e.Reason += fmt.Sprintf("; %d of the segment's %d records are missing", k.Records-f.records, k.Records)
 		}
-		if f.header != nil && f.header.Order == segment.BySeq {
+		if k != nil && f.size == k.Size() && f.header != nil && f.header.Order == segment.BySeq {
+			// No line was taken out, so the neighbours are what they were.
 			e.FirstSeq = max(e.FirstSeq, b.after+1)
 			if b.before > 0 {
 				e.LastSeq = b.before - 1
 			}
-			if e.LastSeq < e.FirstSeq { // the last one, and nothing says how far it went
-				e.FirstSeq, e.LastSeq = 0, 0
+			if e.FirstSeq > e.LastSeq {
+				r.damaged(e)
+				continue
 			}
 		}
 		r.lose(e)

@@ -45,12 +45,14 @@ type badRegion struct {
 	reason       string
 }
 
-// written tells whether numbers follow each other in the file.
+// written tells whether numbers follow each other in the file. Without a header
+// that is so if they do, and if there were as many as their range says.
 func (f *repairFile) written() bool {
 	if f.header != nil {
 		return !f.header.Compacted()
 	}
-	return !f.gaps
+	k := f.known()
+	return !f.gaps && (k == nil || dense(k))
 }
 
 // known returns what MANIFEST, or else the file's own footer, says of it.
