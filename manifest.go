@@ -116,6 +116,9 @@ func listDir(fsys replace.FS, dir string) (listing, error) {
 		return l, nil
 	}
 	kept, err := fsys.ReadDir(filepath.Join(dir, quarantineName))
+	if err != nil && !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == quarantineName && e.IsDir() }) {
+		l.quarantine, l.foreign, err = false, append(l.foreign, quarantineName), nil // it is something else
+	}
 	for _, e := range kept {
 		l.greatest = max(l.greatest, tailSegment(e.Name()))
 	}

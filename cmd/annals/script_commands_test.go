@@ -25,6 +25,7 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"until":     scriptUntil,
 	"manifest":  scriptManifest,
 	"replace":   scriptReplace,
+	"glue":      scriptGlue,
 	"generate":  scriptGenerate,
 	"writer":    scriptWriter,
 	"interrupt": scriptInterrupt,
@@ -131,6 +132,19 @@ func scriptReplace(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%s has no %q", args[0], args[1])
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(content, args[1], args[2], 1)), 0o600))
+}
+
+// glue FILE TEXT takes the newline behind the first line that holds TEXT away.
+func scriptGlue(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: glue file text")
+	}
+	before, after, found := strings.Cut(ts.ReadFile(args[0]), args[1])
+	rest, next, whole := strings.Cut(after, "\n")
+	if !found || !whole {
+		ts.Fatalf("%s has no line with %q", args[0], args[1])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(before+args[1]+rest+next), 0o600))
 }
 
 // generate FILE COUNT FORMAT writes lines with the numbers from 1 on.

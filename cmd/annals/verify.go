@@ -46,7 +46,7 @@ func printVerify(w io.Writer, r annals.Report) {
 			byteCount(r.Tail.Bytes), printable(r.Tail.Path), r.Tail.Offset, r.Tail.Reason)
 	}
 	for _, path := range r.Leftover {
-		fmt.Fprintf(w, "leftover: %s; the next writer removes it\n", path)
+		fmt.Fprintf(w, "leftover: %q; the next writer removes it\n", path)
 	}
 	if r.OK() {
 		fmt.Fprintln(w, "no damage")
