@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 
 	"github.com/annalsdb/annals/segment"
@@ -48,10 +47,9 @@ func (r *repairer) identify() {
 				votes[f.header.Store]++
 			}
 		}
-		ids := slices.Sorted(maps.Keys(votes))
-		for _, id := range ids {
-			if votes[id] > votes[r.manifest.Store] {
-				r.manifest.Store = id
+		for _, f := range r.files { // of as many, the first
+			if f.header != nil && votes[f.header.Store] > votes[r.manifest.Store] {
+				r.manifest.Store = f.header.Store
 			}
 		}
 	}

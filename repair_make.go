@@ -22,15 +22,18 @@ import (
 func (r *repairer) make() (err error) {
 	_, err = r.fs.Lstat(r.dest)
 	fresh := errors.Is(err, fs.ErrNotExist)
+	m := &maker{repairer: r}
+	if fresh {
+		m.made = append(m.made, r.dest)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.undo())
+		}
+	}()
 	if err := replace.MkdirAll(r.fs, r.dest, 0o700); err != nil {
 		return err
 	}
-	m := &maker{repairer: r}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, m.undo(fresh))
-		}
-	}()
 	marker := filepath.Join(r.dest, unfinishedName)
 	if err := m.mark(marker); err != nil {
 		return err
@@ -56,7 +59,7 @@ func (r *repairer) make() (err error) {
 type maker struct {
 	*repairer
 	manifest segment.Manifest // the new one
-	made     []string         // in dest
+	made     []string         // dest, if it was missing, and what is in it
 
 	keys    repairChunk
 	samples *compact.Writer // nil: the next sample begins one
@@ -80,7 +83,7 @@ type chunkLine struct {
 // memory.
 const chunkSize = 16 << 20
 
-func (m *maker) undo(fresh bool) (err error) {
+func (m *maker) undo() (err error) {
 	if m.samples != nil {
 		err = m.samples.Discard()
 	}
@@ -88,9 +91,6 @@ func (m *maker) undo(fresh bool) (err error) {
 		if e := m.fs.Remove(path); !errors.Is(e, fs.ErrNotExist) {
 			err = errors.Join(err, e)
 		}
-	}
-	if fresh {
-		err = errors.Join(err, m.fs.Remove(m.dest))
 	}
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"unsafe"
 
 	"github.com/annalsdb/annals/segment"
 	"github.com/stretchr/testify/require"
@@ -210,4 +211,195 @@ func TestRepairOfRandomRubbishEndsWithoutHarm(t *testing.T) {
 		}
 		require.NoError(t, again.Close())
 	}
+}
+
+// write makes a segment file of lines in a directory without MANIFEST; each object
+// gets its checksum.
+func write(t testing.TB, dir string, number uint64, objects ...string) (path string) {
+	t.Helper()
+	path = filepath.Join(dir, segment.Name(number))
+	text := ""
+	for _, object := range objects {
+		text += withCRC(object)
+	}
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	return path
+}
+
+const (
+	mine   = "5f0c0d9e1b2a38475665748392a1b0cf"
+	theirs = "00000000000000000000000000000000"
+)
+
+func firstLine(store string, number, first int) string {
+	return fmt.Sprintf(`{"annals":1,"store":"%s","segment":%d,"first":%d}`, store, number, first)
+}
+
+func compactedLine(number int, from string) string {
+	return fmt.Sprintf(`{"annals":1,"store":"%s","segment":%d,"from":[%s],"compacted":true,"order":"key"}`, mine, number, from)
+}
+
+func putLine(seq int, key string) string {
+	return fmt.Sprintf(`{"seq":%d,"key":"%s","val":%d}`, seq, key, seq)
+}
+
+func delLine(seq int, key string) string {
+	return fmt.Sprintf(`{"seq":%d,"key":"%s","del":true}`, seq, key)
+}
+
+// What a compaction leaves when it is interrupted, with MANIFEST lost on top.
+func TestWithoutManifestADeletedKeyStaysDeleted(t *testing.T) {
+	for name, c := range map[string]struct {
+		segments map[uint64][]string
+		want     []string
+		out      []uint64
+	}{
+		"outputs half written: the inputs count": {map[uint64][]string{
+			1: {firstLine(mine, 1, 1), putLine(1, "a"), putLine(2, "b")},
+			2: {firstLine(mine, 2, 3), delLine(3, "a"), putLine(4, "c")},
+			3: {compactedLine(3, "1,2"), putLine(2, "b")},
+		}, []string{"b=2", "c=4"}, nil},
+		"an input is gone: the outputs count": {map[uint64][]string{
+			1: {firstLine(mine, 1, 1), putLine(1, "a"), putLine(2, "b")},
+			3: {compactedLine(3, "1,2"), putLine(2, "b"), putLine(4, "c")},
+		}, []string{"b=2", "c=4"}, []uint64{1}},
+		"the outputs were compacted again": {map[uint64][]string{
+			1: {firstLine(mine, 1, 1), putLine(1, "a"), putLine(2, "b")},
+			3: {compactedLine(3, "1"), putLine(1, "a"), putLine(2, "b")},
+			5: {compactedLine(5, "3,4"), putLine(2, "b")},
+		}, []string{"b=2"}, []uint64{1, 3}},
+		"the outputs were compacted again and are gone": {map[uint64][]string{
+			1: {firstLine(mine, 1, 1), putLine(1, "a"), putLine(2, "b")},
+			5: {compactedLine(5, "3,4"), putLine(2, "b")},
+		}, []string{"b=2"}, []uint64{1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			for n, objects := range c.segments {
+				write(t, dir, n, objects...)
+			}
+			again, report := repaired(t, dir)
+			require.Equal(t, c.want, scan(t, again, Range{}))
+			var out []uint64
+			for _, l := range report.LeftOut {
+				n, ok := segment.ParseName(filepath.Base(l.Path))
+				require.True(t, ok)
+				out = append(out, n)
+			}
+			require.Equal(t, c.out, out)
+		})
+	}
+}
+
+func TestTheNewestRecordOfAKeyWins(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, 1, firstLine(mine, 1, 1), putLine(1, "a"), putLine(2, "b"), delLine(3, "b"))
+	write(t, dir, 2, compactedLine(2, "7"), putLine(9, "a"), putLine(5, "c"), delLine(8, "c"))
+	again, _ := repaired(t, dir)
+	require.Equal(t, []string{"a=9"}, scan(t, again, Range{}))
+}
+
+func TestTheStoreIsTheOneOfMostSegments(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, 1, firstLine(theirs, 1, 1), putLine(1, "k"), putLine(2, "theirs"))
+	write(t, dir, 2, firstLine(mine, 2, 1), putLine(1, "k"))
+	write(t, dir, 3, firstLine(mine, 3, 2), putLine(2, "mine"))
+	again, report := repaired(t, dir)
+	require.Equal(t, mine, report.Store)
+	require.Equal(t, []string{"k=1", "mine=2"}, scan(t, again, Range{}))
+	require.Len(t, report.LeftOut, 1)
+	require.Empty(t, report.Lost)
+}
+
+func TestSegmentsWithoutAHeader(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, 1, firstLine(mine, 1, 1), putLine(1, "a"))
+	write(t, dir, 2, putLine(2, "b"), putLine(3, "c"))
+	write(t, dir, 3, putLine(1, "other"), putLine(4, "theirs")) // contradicts segment 1
+	again, report := repaired(t, dir)
+	require.Equal(t, []string{"a=1", "b=2", "c=3"}, scan(t, again, Range{}))
+	require.Len(t, report.LeftOut, 1)
+	require.Contains(t, report.LeftOut[0].Reason, "record 1 is another one")
+
+	dir = t.TempDir() // nothing says which store it is
+	write(t, dir, 1, putLine(1, "a"))
+	again, report = repaired(t, dir)
+	require.Equal(t, []string{"a=1"}, scan(t, again, Range{}))
+	require.True(t, report.OK())
+}
+
+func TestLinesWithOneNumberAreListed(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, 1, firstLine(mine, 1, 1), putLine(1, "a"), putLine(2, "b"))
+	path := write(t, dir, 2, firstLine(mine, 2, 2), putLine(2, "other"))
+	again, report := repaired(t, dir)
+	require.Equal(t, []string{"a=1", "other=2"}, scan(t, again, Range{}))
+	require.Len(t, report.Lost, 1)
+	require.EqualValues(t, []uint64{2, 2}, []uint64{report.Lost[0].FirstSeq, report.Lost[0].LastSeq})
+	require.Contains(t, report.Lost[0].Reason, filepath.Base(path))
+	require.Len(t, report.Kept, 1)
+	kept, err := os.ReadFile(report.Kept[0].Path)
+	require.NoError(t, err)
+	require.Equal(t, withCRC(putLine(2, "b")), string(kept)+"\n")
+}
+
+func TestACommitThatIsNotWholeIsKeptAndListed(t *testing.T) {
+	dir := t.TempDir()
+	path := write(t, dir, 1, firstLine(mine, 1, 1), putLine(1, "a"), `{"seq":2,"more":true,"key":"b","val":2}`,
+		`{"seq":3,"more":true,"key":"c","val":3}`, putLine(4, "d"), `{"seq":5,"dur":4,"key":"e","val":5}`)
+	again, report := repaired(t, dir)
+	require.Empty(t, report.Partial)
+	require.Len(t, scan(t, again, Range{}), 5)
+	flip(t, path, `"key":"d"`)
+	again, report = repaired(t, dir)
+	require.Equal(t, []SeqRange{{2, 3}}, report.Partial)
+	require.Equal(t, []string{"a=1", "b=2", "c=3", "e=5"}, scan(t, again, Range{}))
+	require.Len(t, report.Lost, 1)
+	require.Equal(t, CorruptError{Path: path, Offset: report.Lost[0].Offset, FirstSeq: 4, LastSeq: 4, Reason: report.Lost[0].Reason}, *report.Lost[0])
+}
+
+// The end of a log that was being written, as a crash leaves it, was promised to
+// nobody: it is kept, and is no loss.
+func TestAnUnacknowledgedEndIsNoLoss(t *testing.T) {
+	dir := t.TempDir()
+	path := write(t, dir, 1, firstLine(mine, 1, 1), putLine(1, "a"), `{"seq":2,"dur":1,"key":"b","val":2}`)
+	edit(t, path, func(text []byte) []byte { return append(text, `{"seq":3,"dur":2,"key":"c`...) })
+	again, report := repaired(t, dir)
+	require.Equal(t, []string{"a=1", "b=2"}, scan(t, again, Range{}))
+	require.True(t, report.OK())
+	require.Len(t, report.Damage, 2, "MANIFEST and the end")
+	require.Contains(t, report.Damage[1].Reason, "nothing proves")
+	require.Len(t, report.Kept, 1)
+}
+
+func TestMissingNumbersBetweenSegmentsAreListed(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, 1, firstLine(mine, 1, 1), putLine(1, "a"))
+	write(t, dir, 3, firstLine(mine, 3, 7), putLine(7, "b"))
+	_, report := repaired(t, dir)
+	require.Len(t, report.Lost, 1)
+	require.EqualValues(t, []uint64{2, 6}, []uint64{report.Lost[0].FirstSeq, report.Lost[0].LastSeq})
+}
+
+func TestRepairStaysOutOfItsSource(t *testing.T) {
+	db := open(t, nil)
+	put(t, db, "k", "v")
+	dir := killed(t, db)
+	link := filepath.Join(t.TempDir(), "link")
+	require.NoError(t, os.Symlink(dir, link))
+	before := tree(t, dir)
+	for _, dest := range []string{dir, filepath.Join(dir, "new"), filepath.Join(dir, "a", "b"), filepath.Join(link, "new"), link} {
+		_, err := Repair(t.Context(), dir, dest, nil)
+		require.ErrorContains(t, err, "only read", dest)
+		_, err = Repair(t.Context(), link, dest, nil)
+		require.ErrorContains(t, err, "only read", dest)
+	}
+	sameTree(t, before, tree(t, dir))
+	_, err := Repair(t.Context(), link, filepath.Join(filepath.Dir(link), "new"), nil)
+	require.NoError(t, err)
+}
+
+// A store has many records, and all of them are noted at once.
+func TestANotedRecordIsSmall(t *testing.T) {
+	require.LessOrEqual(t, unsafe.Sizeof(savedRecord{}), uintptr(24))
 }
