@@ -127,10 +127,15 @@ func (p *pipeline) await() {
 // no other commit is ready.
 func (p *pipeline) acknowledge() {
 	var line []byte
+	stopped := false
 	for r := range p.written {
+		if stopped {
+			continue // what comes later is not durable either; await must not be held up
+		}
 		if err := p.settle(r.last); err != nil {
 			p.fail(err)
-			continue // so that await is not held up
+			stopped = true
+			continue
 		}
 		p.ops += r.last - r.first + 1
 		for seq := r.first; seq <= r.last; seq++ {
