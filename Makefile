@@ -9,7 +9,7 @@ FUZZTIME    := 60s
 SOAK        := 8h
 export GOFLAGS := -buildvcs=false
 
-.PHONY: help run build test check race slow cross crash bench kill mutants model soak fuzz cover clean vuln
+.PHONY: help run build test check race slow cross crash bench kill mutants model soak fuzz cover clean vuln system
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ soak: ## mixed load with faults, crashes and backups under the race detector for
 
 mutants: ## put known bugs into the store, one at a time: the test for each must fail
 	go run ./fuzz/mutants
+
+system: ## the real binary: 20,000 kills, every fault at every system call, every short write, full disks
+	go test ./fuzz/system -count=1 -v -system.rounds=20000 -system.sites=0 -system.limits=0 -timeout 10h
 
 fuzz: ## run each native fuzz target for FUZZTIME
 	@for t in $$(grep -rhoE 'func Fuzz[A-Za-z0-9]+' --include='*_test.go' segment | sed 's/func //'); do \

@@ -1,0 +1,6 @@
+//go:build race
+
+package system
+
+// underRace is true if the race detector is on; the binary is built with it too.
+const underRace = true
