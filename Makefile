@@ -47,7 +47,7 @@ kill: ## kill a writing process 2,000 times
 	go test ./fuzz -count=1 -v -run Kill -kill.rounds=2000 -timeout 60m
 
 model: ## random operations against a map, options against each other, histories against porcupine: 100 times as many
-	cd fuzz/model && go test . -count=1 -v -rapid.checks=100000 -linear.histories=2500 -timeout 600m
+	cd fuzz/model && go test . -count=1 -v -rapid.checks=60000 -linear.histories=6000 -timeout 600m
 
 soak: ## mixed load with faults, crashes and backups under the race detector for SOAK
 	go test ./fuzz -race -count=1 -v -run Soak -soak=$(SOAK) -timeout 0

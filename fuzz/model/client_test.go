@@ -73,7 +73,8 @@ func (c *client) do(db *annals.Store, in call) (out answer, err error) {
 	case "get":
 		return c.read(db, in.keys)
 	case "scan":
-		return answer{values: readAll(c.w.c, db)}, nil
+		values, err := readAll(c.w.c, db)
+		return answer{values: values}, err
 	case "tx":
 		return c.tx(db, in)
 	}
@@ -149,26 +150,16 @@ type onlooker struct {
 	gap  bool // compaction was faster: it has not seen all
 }
 
-// watch goes on until the last record.
-func (o *onlooker) watch() {
-	for {
+// watch goes on until ctx ends.
+func (o *onlooker) watch(ctx context.Context) {
+	for ctx.Err() == nil {
 		db, epoch := o.w.current()
-		for r, err := range db.Watch(context.Background(), o.next()) {
-			if done := o.see(epoch, r, err); done {
-				return
-			}
-			if err != nil || !o.w.inEpoch(epoch) {
+		for r, err := range db.Watch(ctx, o.next()) {
+			if ctx.Err() != nil || !o.see(epoch, r, err) {
 				break
 			}
 		}
-		time.Sleep(50 * time.Microsecond)
 	}
-}
-
-func (w *world) inEpoch(epoch int) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return epoch == w.epoch
 }
 
 // next is the number from which to go on.
@@ -181,8 +172,8 @@ func (o *onlooker) next() uint64 {
 	return o.seen[len(o.seen)-1].seq + 1
 }
 
-// see takes what Watch yields, unless the store has crashed.
-func (o *onlooker) see(epoch int, r annals.Record, err error) (done bool) {
+// see takes what Watch yields and tells whether to go on: not after a crash.
+func (o *onlooker) see(epoch int, r annals.Record, err error) bool {
 	w := o.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -196,19 +187,17 @@ func (o *onlooker) see(epoch int, r annals.Record, err error) (done bool) {
 		o.seen = append(o.seen, record{seq: gone.First - 1}) // go on from there
 		return false
 	case err != nil:
-		w.c.NoError(err, "watching from %d", len(o.seen))
-		return true
+		return w.c.NoError(err, "a watcher that has seen %d records", len(o.seen))
 	}
 	if n := len(o.seen); n > 0 && r.Seq != o.seen[n-1].seq+1 {
 		before := o.seen[n-1]
 		w.c.Greater(r.Seq, before.seq, "records out of order")
 		w.c.False(before.more, "a commit was torn apart")
-		w.c.NotEmpty(w.crashes, "a record was left out before %d", r.Seq)
+		w.c.Contains(w.firsts, r.Seq, "a record was left out")
 	}
 	o.seen = append(o.seen, recordOf(r))
 	w.sum.watched++
-	last := w.last.Load()
-	return last != 0 && r.Seq >= last
+	return true
 }
 
 // findAgain looks for all that was seen in a store that has recovered from a crash.

@@ -97,7 +97,8 @@ type world struct {
 	ending  bool // no crash any more
 	up      sync.Cond
 	crashed *faultfs.FS
-	crashes []int64 // their stamps
+	crashes []int64  // their stamps
+	firsts  []uint64 // the first numbers after them, before which some may be missing
 	history []porcupine.Operation
 	epochs  []int // of the history's operations with unknown outcome; -1 for others
 
@@ -105,7 +106,6 @@ type world struct {
 	rnd  *rand.Rand // of the disk; guarded by disk
 
 	watchers []*onlooker
-	last     atomic.Uint64 // the number at which watchers may go
 }
 
 func newWorld(t *testing.T, seed uint64, sum *met) *world {
@@ -121,7 +121,9 @@ func (w *world) open(fs *faultfs.FS) *annals.Store {
 		FS: fs, SegmentSize: 4 << 10, History: 100,
 		Compaction: annals.Compaction{MinLive: 0.9, Rate: 1 << 40},
 	})
-	require.NoError(w.t, err)
+	if err != nil {
+		panic(fmt.Sprintf("-linear.seed=%d: opening after a crash: %v", w.seed, err)) // everybody waits for this store
+	}
 	return db
 }
 
@@ -236,16 +238,23 @@ func (w *world) run() []porcupine.Operation {
 	var repair, work, look sync.WaitGroup
 	repair.Go(func() { w.recoverAll(ctx) })
 	repair.Go(func() { w.compactAll(ctx) })
+	looking, stop := context.WithCancel(ctx)
 	for range 2 {
 		o := &onlooker{w: w}
 		w.watchers = append(w.watchers, o)
-		look.Go(o.watch)
+		look.Go(func() { o.watch(looking) })
 	}
 	for i := range clients {
 		work.Go(func() { (&client{w: w, id: i, rnd: rand.New(rand.NewPCG(w.seed, uint64(i)+2))}).work() })
 	}
 	work.Wait()
-	w.finish()
+	last := w.finish()
+	for _, o := range w.watchers {
+		for o.next() <= last && !w.t.Failed() {
+			time.Sleep(100 * time.Microsecond)
+		}
+	}
+	stop()
 	look.Wait()
 	cancel()
 	w.mu.Lock()
@@ -267,9 +276,9 @@ func (w *world) run() []porcupine.Operation {
 	return w.history
 }
 
-// finish writes a last record, at which watchers may go. A store that has failed is
-// crashed first.
-func (w *world) finish() {
+// finish writes a last record, at which watchers may go, and returns its number. A store
+// that has failed is crashed first.
+func (w *world) finish() uint64 {
 	for {
 		db, epoch := w.current()
 		var b annals.Batch
@@ -279,8 +288,7 @@ func (w *world) finish() {
 			w.ending = epoch == w.epoch
 			w.mu.Unlock()
 			if w.ending {
-				w.last.Store(seq)
-				return
+				return seq
 			}
 		} else if errors.Is(err, annals.ErrFailed) {
 			w.crash(epoch)
@@ -309,9 +317,11 @@ func (w *world) recoverAll(ctx context.Context) {
 			o.findAgain(db)
 		}
 		begun := w.stamp.Add(1)
-		values := readAll(w.c, db)
+		values, err := readAll(w.c, db)
+		w.c.NoError(err)
 		w.mu.Lock()
 		w.sum.crashes++
+		w.firsts = append(w.firsts, db.Durable()+1)
 		w.history = append(w.history, porcupine.Operation{
 			ClientId: clients, Input: call{what: "scan", keys: allKeys}, Call: begun, Output: answer{values: values}, Return: w.stamp.Add(1),
 		})
@@ -371,15 +381,16 @@ func valueOf(c *assert.Assertions, text []byte) (v int32) {
 }
 
 // readAll reads all keys at one moment.
-func readAll(c *assert.Assertions, v view) []int32 {
+func readAll(c *assert.Assertions, v view) ([]int32, error) {
 	values := make([]int32, places)
 	for e, err := range v.Scan(annals.Prefix("key ")) {
-		if c.NoError(err) {
-			var i int
-			_, err := fmt.Sscanf(e.Key, "key %d", &i)
-			c.NoError(err)
-			values[i] = valueOf(c, e.Value)
+		if err != nil {
+			return nil, err
 		}
+		var i int
+		_, err := fmt.Sscanf(e.Key, "key %d", &i)
+		c.NoError(err)
+		values[i] = valueOf(c, e.Value)
 	}
-	return values
+	return values, nil
 }

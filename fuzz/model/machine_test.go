@@ -163,14 +163,15 @@ func (m *machine) open() {
 	require.NoError(m.t, err)
 	m.db = db
 	m.wrote, m.jobs = false, 0
-	m.now = m.timeOf(db, "the store")
+	m.now = m.timeOf(db, m.recorded.Load(), "the store")
 	m.lead = m.now - m.wall.Load()
 }
 
-// timeOf returns the time of a store or reader that was opened just now.
-func (m *machine) timeOf(db interface{ Stats() annals.Stats }, what string) int64 {
+// timeOf returns the time of a store or reader that was opened just now, which knows of
+// all times up to recorded.
+func (m *machine) timeOf(db interface{ Stats() annals.Stats }, recorded int64, what string) int64 {
 	now := db.Stats().Clock.UnixMicro()
-	if low := max(m.wall.Load(), m.recorded.Load()); now < low || now > max(m.now, low) {
+	if low := max(m.wall.Load(), recorded); now < low || now > max(m.now, low) {
 		require.Fail(m.t, "the time is wrong", "%s was opened at time %d, which is not from %d to %d", what, now, low, m.now)
 	}
 	return now

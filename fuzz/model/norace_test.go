@@ -3,6 +3,6 @@
 package model
 
 const (
-	defaultChecks    = "1000"
+	defaultChecks    = "600"
 	defaultHistories = 60
 )

@@ -63,7 +63,7 @@ var genScript = rapid.Custom(func(t *rapid.T) (s script) {
 // TestOptionsAgree runs one script under many options and reads the store in many
 // ways. Everything that can be read must be the same, sequence numbers included.
 func TestOptionsAgree(t *testing.T) {
-	fewerChecks(t, 8) // each of them runs five stores
+	fewerChecks(t, 12) // each of them runs five stores
 	var sum agreement
 	rapid.Check(t, func(t *rapid.T) {
 		s := genScript.Draw(t, "script")
