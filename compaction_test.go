@@ -6,9 +6,11 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/annalsdb/annals/fuzz/faultfs"
@@ -535,4 +537,155 @@ func TestCompactionWaitsForTheRecordThatMadeAnotherDead(t *testing.T) {
 			require.NoError(t, db.Close())
 		})
 	}
+}
+
+// Every operation of a compaction fails. Either the store goes on as before, and the
+// next compaction succeeds, or it takes no more writes; nothing that was
+// acknowledged is lost in either case, nor in a power cut.
+func TestCompactionThatFailsAnywhereLosesNothing(t *testing.T) {
+	went, ended := 0, 0
+	for _, forever := range []bool{false, true} {
+		for n := 1; ; n++ {
+			fs := faultfs.New()
+			db := onDisk(t, fs)
+			for i := range 6 {
+				put(t, db, fmt.Sprint("k", i%4), fmt.Sprintf("%d%s", i, strings.Repeat("x", 1000)))
+				_, err := db.Append("s", fmt.Append(nil, i))
+				require.NoError(t, err)
+			}
+			del(t, db, "k0")
+			want := scan(t, db, Range{})
+			count, hit := 0, ""
+			fs.Inject(func(op faultfs.Op) *faultfs.Fault {
+				if count++; count == n || forever && count > n {
+					hit += fmt.Sprintln(op.Kind, op.Path)
+					return &faultfs.Fault{Err: syscall.EIO, Bytes: op.Len / 2}
+				}
+				return nil
+			})
+			_, err := db.Compact(t.Context(), nil)
+			fs.Inject(nil)
+			if hit == "" {
+				require.NoError(t, err)
+				require.NoError(t, db.Close())
+				break
+			}
+			if err != nil {
+				require.ErrorIs(t, err, syscall.EIO, hit)
+				require.NotErrorIs(t, err, ErrCorrupt, hit)
+			}
+			holds := func(fs *faultfs.FS) {
+				again := onDisk(t, fs)
+				require.Equal(t, want, scan(t, again, Range{}), hit)
+				require.Len(t, samples(t, again, "s", Window{}), 6, hit)
+				require.NoError(t, again.Close(), hit)
+				require.Zero(t, fs.OpenFiles(), hit)
+			}
+			require.Equal(t, want, scan(t, db, Range{}), hit)
+			holds(fs.Crash(kept(false)))
+			holds(fs.Crash(kept(true)))
+			if put := db.Put("k9", nil); put == nil {
+				_, err := db.Compact(t.Context(), nil)
+				require.NoError(t, err, hit)
+				del(t, db, "k9")
+				if err := db.Close(); err != nil { // it tells of an input that could not be closed
+					require.ErrorIs(t, err, syscall.EIO, hit)
+					require.Contains(t, hit, "close", hit)
+				}
+				went++
+			} else {
+				require.ErrorIs(t, put, ErrFailed, hit)
+				require.ErrorIs(t, db.Close(), ErrFailed, hit)
+				ended++
+			}
+			holds(fs)
+		}
+	}
+	require.NotZero(t, went, "a read that failed changes nothing")
+	require.NotZero(t, ended, "a sync that failed ends writing")
+}
+
+// Background compaction that meets damage stops for good, so that a person can look
+// before anything is rewritten.
+func TestBackgroundCompactionStopsAtDamage(t *testing.T) {
+	db := openDamaged(t, filepath.Join(t.TempDir(), "store"), &Options{SegmentSize: minSegment})
+	put(t, db, "k", "first")
+	put(t, db, "other", "1")
+	flipped := segmentsIn(t, db.dir)[0]
+	file, err := os.OpenFile(flipped, os.O_WRONLY, 0)
+	require.NoError(t, err)
+	text, err := os.ReadFile(flipped)
+	require.NoError(t, err)
+	_, err = file.WriteAt([]byte("#"), int64(indexOf(t, text, `"first"`)))
+	require.NoError(t, err)
+	require.NoError(t, file.Close())
+	for i := range 60 { // several segments, all but one of them dead
+		put(t, db, "k", fmt.Sprintf("%0200d", i))
+	}
+	within(t, "the end of background compaction", func() { <-db.compaction.done })
+	require.NotEmpty(t, db.Stats().Damage)
+	require.Contains(t, db.Stats().Compaction.LastError, "corrupt")
+	require.FileExists(t, flipped)
+	put(t, db, "writes", "go on")
+}
+
+// Records expire by themselves: without being woken, compaction looks once a minute.
+func TestBackgroundCompactionLooksByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := faultfs.New()
+		opts := &Options{FS: fs, SegmentSize: minSegment, Compaction: Compaction{Grace: time.Second}}
+		db, err := Open("/store", opts)
+		require.NoError(t, err)
+		for i := range 20 {
+			put(t, db, fmt.Sprint("k", i), strings.Repeat("x", 1000), TTL(10*time.Second))
+		}
+		require.NoError(t, db.log.Rotate(t.Context()))
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		require.Equal(t, 20, db.Stats().Keys, "nobody has looked")
+		time.Sleep(compactEvery)
+		synctest.Wait()
+		require.Zero(t, db.Stats().Keys)
+		require.NotZero(t, db.Stats().Compaction.Runs)
+		require.NoError(t, db.Close())
+	})
+}
+
+// What expired only counts as dead once the grace is over, and then as held: it must
+// be copied while an older segment may hold its key.
+func TestSegmentStatsCountTheExpired(t *testing.T) {
+	clock := newFakeClock()
+	opts := &Options{Now: clock.Now, Compaction: Compaction{Off: true, Grace: time.Hour}}
+	db := open(t, opts)
+	put(t, db, "k", "1", TTL(time.Minute))
+	put(t, db, "stays", "2")
+	require.NoError(t, db.log.Rotate(t.Context()))
+	before := db.segmentStats()
+	require.Len(t, before, 1)
+	require.Zero(t, before[0].Held)
+	clock.move(time.Hour + time.Minute)
+	require.Equal(t, before, db.segmentStats(), "the grace is not over")
+	clock.move(time.Microsecond)
+	after := db.segmentStats()
+	require.Equal(t, before[0].Live, after[0].Live+after[0].Held)
+	require.NotZero(t, after[0].Held)
+	require.NotZero(t, after[0].Live)
+}
+
+// Background compaction keeps to its rate, and Close does not wait for it.
+func TestThrottleKeepsTheRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const slice = 256 << 10
+		s := &Store{opts: Options{Compaction: Compaction{Rate: slice}}}
+		pace := s.throttle()
+		begun := time.Now()
+		for i := range 8 {
+			require.NoError(t, pace(t.Context(), slice/2))
+			require.Equal(t, time.Duration((i+1)/2)*time.Second, time.Since(begun))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		require.ErrorIs(t, pace(ctx, 100*slice), context.Canceled)
+		require.Equal(t, 4*time.Second, time.Since(begun))
+	})
 }

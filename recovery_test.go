@@ -2,13 +2,18 @@ package annals
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/annalsdb/annals/fuzz/faultfs"
 	"github.com/annalsdb/annals/replace"
 	"github.com/annalsdb/annals/segment"
 	"github.com/stretchr/testify/require"
@@ -602,4 +607,252 @@ func TestUncleanStoreWithoutRecordsOpens(t *testing.T) {
 	present(t, db, "a", "1")
 	put(t, db, "b", "2")
 	require.EqualValues(t, 2, db.Stats().LastSeq)
+}
+
+// onDisk makes a store in memory with options that leave nothing to chance.
+func onDisk(t testing.TB, fs *faultfs.FS) *Store {
+	t.Helper()
+	db, err := Open("/store", &Options{FS: fs, SegmentSize: minSegment, Compaction: Compaction{Off: true}})
+	require.NoError(t, err)
+	return db
+}
+
+// kept is everything on the disk, or nothing that no sync has ordered.
+func kept(all bool) func(int) bool { return func(int) bool { return all } }
+
+// unfinished returns file systems with stores that Open has something to do with,
+// and what it must find.
+func unfinished(t *testing.T) map[string]*faultfs.FS {
+	t.Helper()
+	all := map[string]*faultfs.FS{"new": faultfs.New()}
+	full := faultfs.New()
+	db := onDisk(t, full)
+	for i := range 3 { // segments of one record and one that is open
+		put(t, db, fmt.Sprint("k", i), strings.Repeat("x", 3000))
+	}
+	all["killed"] = full.Crash(kept(true))
+
+	torn := full.Crash(kept(true))
+	path := "/store/" + segment.Name(3)
+	file, err := torn.OpenFile(path, os.O_RDWR, 0)
+	require.NoError(t, err)
+	info, err := file.Stat()
+	require.NoError(t, err)
+	_, err = file.WriteAt([]byte(`{"seq":4,"torn`), info.Size())
+	require.NoError(t, err)
+	require.NoError(t, file.Sync())
+	require.NoError(t, file.Close())
+	all["torn"] = torn
+
+	// Its recovery crashed before MANIFEST: a copy of the open segment lies there.
+	again := torn.Crash(kept(true))
+	again.Hook(func(op faultfs.Op) {
+		if op.Kind == faultfs.Rename && strings.HasSuffix(op.Path, manifestName) {
+			again.Hook(nil)
+			all["torn twice"] = again.Crash(kept(true))
+		}
+	})
+	require.NoError(t, onDisk(t, again).Close())
+
+	// A clean close whose removals did not reach the disk.
+	left := full.Crash(kept(true))
+	db = onDisk(t, left)
+	del(t, db, "k0")
+	put(t, db, "k0", strings.Repeat("x", 3000))
+	_, err = db.Compact(t.Context(), nil)
+	require.NoError(t, err)
+	require.NoError(t, db.Close())
+	all["leftovers"] = left.Crash(kept(false))
+
+	empty := full.Crash(kept(true))
+	db = onDisk(t, empty)
+	require.NoError(t, db.log.Rotate(t.Context()))
+	put(t, db, "k3", "4")
+	require.NoError(t, db.log.Rotate(t.Context()))
+	all["without records"] = empty.Crash(kept(true))
+	require.NoError(t, db.Close())
+	return all
+}
+
+// Every operation of an Open fails, once or from then on. Whatever was done before
+// that, no file is left open and the next Open finds all that was acknowledged, also
+// after a power cut.
+func TestOpenThatFailsAnywhereLosesNothing(t *testing.T) {
+	for name, base := range unfinished(t) {
+		t.Run(name, func(t *testing.T) {
+			db := onDisk(t, base.Clone())
+			want := scan(t, db, Range{})
+			require.NoError(t, db.Close())
+			for _, forever := range []bool{false, true} {
+				for n := 1; failOpen(t, base.Clone(), n, forever, want); n++ {
+					require.Less(t, n, 1000)
+				}
+			}
+		})
+	}
+}
+
+// failOpen makes operation n of an Open fail, and reports whether there was one.
+func failOpen(t *testing.T, fs *faultfs.FS, n int, forever bool, want []string) bool {
+	count, hit := 0, ""
+	fs.Inject(func(op faultfs.Op) *faultfs.Fault {
+		if count++; count == n || forever && count > n {
+			hit += fmt.Sprintln(op.Kind, op.Path)
+			return &faultfs.Fault{Err: syscall.EIO, Bytes: op.Len / 2}
+		}
+		return nil
+	})
+	opts := &Options{FS: fs, SegmentSize: minSegment, Compaction: Compaction{Off: true}}
+	db, err := Open("/store", opts)
+	fs.Inject(nil)
+	if err == nil { // it did not matter
+		require.Equal(t, want, scan(t, db, Range{}), hit)
+		require.NoError(t, db.Close(), hit)
+	} else {
+		require.ErrorIs(t, err, syscall.EIO, hit)
+		require.NotErrorIs(t, err, ErrCorrupt, hit)
+	}
+	require.Zero(t, fs.OpenFiles(), "%sfiles are left open", hit)
+	for _, later := range []*faultfs.FS{fs.Crash(kept(false)), fs.Crash(kept(true)), fs} {
+		db, err := Open("/store", &Options{FS: later, SegmentSize: minSegment, Compaction: Compaction{Off: true}})
+		require.NoError(t, err, hit)
+		require.Equal(t, want, scan(t, db, Range{}), hit)
+		require.NoError(t, db.Close(), hit)
+	}
+	return hit != ""
+}
+
+// The open segment is not the one that MANIFEST means: one of them is of another
+// time.
+func TestOpenSegmentThatManifestDoesNotMeanIsRefused(t *testing.T) {
+	dir := tornStore(t)
+	edit(t, filepath.Join(dir, manifestName), func(text []byte) []byte {
+		object := string(text[:bytes.LastIndexByte(text, ' ')])
+		require.Contains(t, object, `"seq":1,`)
+		return []byte(withCRC(strings.Replace(object, `"seq":1,`, `"seq":2,`, 1)))
+	})
+	require.ErrorContains(t, refused(t, dir, ErrCorrupt), "it begins with record 1, MANIFEST says 2")
+	report, err := Verify(t.Context(), dir, nil)
+	require.NoError(t, err)
+	require.Len(t, report.Problems, 1)
+}
+
+func TestPartsOfAStoreAreNoStore(t *testing.T) {
+	for _, part := range []string{indexName, quarantineName} {
+		dir := t.TempDir()
+		require.NoError(t, os.Mkdir(filepath.Join(dir, part), 0o700))
+		require.ErrorContains(t, refused(t, dir, ErrNotStore), "parts of a store")
+	}
+}
+
+// Nobody reads a file of 2 GiB into memory because it is called MANIFEST.
+func TestEndlessManifestIsRefused(t *testing.T) {
+	dir := tornStore(t)
+	require.NoError(t, os.Truncate(filepath.Join(dir, manifestName), maxManifest+1))
+	_, err := Open(dir, nil)
+	require.ErrorIs(t, err, ErrCorrupt)
+	require.ErrorContains(t, err, "bytes long")
+}
+
+// A MANIFEST that could not be read again is not written.
+func TestUnreadableManifestIsNotWritten(t *testing.T) {
+	dir := tornStore(t)
+	before := tree(t, dir)
+	m, err := readManifest(replace.OS, dir)
+	require.NoError(t, err)
+	m.Seq = 0
+	require.ErrorContains(t, writeManifest(replace.OS, dir, &m), "refusing")
+	sameTree(t, before, tree(t, dir))
+}
+
+// lyingFS renames a file and says that it failed, as some network drives do.
+type lyingFS struct{ replace.FS }
+
+func (l lyingFS) Rename(from, to string) error {
+	return errors.Join(l.FS.Rename(from, to), syscall.EIO)
+}
+
+func TestRenameThatFailedAndWasDoneEndsWriting(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	require.NoError(t, openDamaged(t, dir, nil).Close())
+	db := openDamaged(t, dir, &Options{FS: lyingFS{replace.OS}})
+	require.ErrorIs(t, db.Put("k", []byte("v")), ErrFailed)
+	require.ErrorIs(t, db.Close(), ErrFailed)
+	db = openAt(t, dir, nil)
+	absent(t, db, "k")
+	put(t, db, "k", "v")
+}
+
+// The file changes between the look at it and the copy.
+func TestCopyOfWhatHasGoneBadMeanwhileIsRefused(t *testing.T) {
+	dir := tornStore(t)
+	text, err := os.ReadFile(segmentsIn(t, dir)[0])
+	require.NoError(t, err)
+	h, _, err := segment.ReadHeader(bytes.NewReader(text), int64(len(text)), "")
+	require.NoError(t, err)
+	two, three := indexOf(t, text, `{"seq":2`), indexOf(t, text, `{"seq":3`)
+	for name, now := range map[string]string{
+		"a bad line":      string(text[:two]) + "#" + string(text[two+1:]),
+		"a missing line":  string(text[:two]) + string(text[three:]),
+		"a missing end":   string(text[:two]) + strings.Repeat("\n", len(text)-two),
+		"a shorter file":  string(text[:two]),
+		"the same as was": string(text),
+	} {
+		fs := faultfs.New()
+		end := len(now)
+		if name == "a shorter file" {
+			end = len(text)
+		}
+		w, err := copySealed(fs, "/", strings.NewReader(now), "the file", &h, 7, int64(end), 5)
+		if name == "the same as was" {
+			require.NoError(t, err)
+			require.EqualValues(t, 5, w.footer.Records)
+			continue
+		}
+		require.Error(t, err, name)
+		require.Equal(t, name != "a shorter file", errors.Is(err, ErrCorrupt), name)
+		_, err = fs.Lstat("/" + segment.Name(7))
+		require.ErrorIs(t, err, os.ErrNotExist, name)
+		require.Zero(t, fs.OpenFiles(), name)
+	}
+}
+
+func TestCopyFileTellsWhyItEnds(t *testing.T) {
+	fs := faultfs.New()
+	ctx, cancel := context.WithCancel(t.Context())
+	require.NoError(t, copyFile(ctx, fs, strings.NewReader("12345"), 5, "/a"))
+	require.ErrorIs(t, copyFile(ctx, fs, strings.NewReader("12345"), 5, "/a"), os.ErrExist)
+	require.ErrorIs(t, copyFile(ctx, fs, strings.NewReader("12345"), 6, "/b"), io.EOF)
+	cancel()
+	require.ErrorIs(t, copyFile(ctx, fs, strings.NewReader("12345"), 5, "/c"), context.Canceled)
+	require.Zero(t, fs.OpenFiles())
+}
+
+// A reader finds a leftover in the directory, and the writer removes it before it
+// can be opened.
+func TestReaderPassesOverALeftoverThatGoes(t *testing.T) {
+	for _, base := range []string{"leftovers", "torn twice"} {
+		fs := unfinished(t)[base]
+		_, err := fs.Lstat("/store")
+		require.NoError(t, err)
+		m, err := readManifest(fs, "/store")
+		require.NoError(t, err)
+		l, err := listDir(fs, "/store")
+		require.NoError(t, err)
+		gone := 0
+		for _, n := range l.unlisted(&m) {
+			path := "/store/" + segment.Name(n)
+			fs.Hook(func(op faultfs.Op) {
+				if op.Kind == faultfs.Open && op.Path == path {
+					fs.Hook(nil)
+					require.NoError(t, fs.Remove(path))
+					gone++
+				}
+			})
+			r, err := OpenReader("/store", &ReaderOptions{FS: fs})
+			require.NoError(t, err)
+			require.NoError(t, r.Close())
+		}
+		require.NotZero(t, gone, base)
+	}
 }

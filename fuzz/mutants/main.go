@@ -10,6 +10,7 @@
 //	go run ./fuzz/mutants                 all mutants
 //	go run ./fuzz/mutants -only NAMES     some of them, with what their tests say
 //	go run ./fuzz/mutants -write          bring the table in fuzz/README.md up to date
+//	go run ./fuzz/mutants -cover PROFILE  what no test runs in the files that decide; see cover.go
 //	go run ./fuzz/mutants -sweep FILES    every small change to these files; see sweep.go
 //
 // It exits with 1 if a mutant survives.
@@ -32,6 +33,7 @@ var (
 	only     = flag.String("only", "", "run only the mutants of these names, separated by commas")
 	write    = flag.Bool("write", false, "write the table of mutants into fuzz/README.md and end")
 	parallel = flag.Int("parallel", 2, "how many mutants to run at a time")
+	cover    = flag.String("cover", "", "print what this profile of go test -coverprofile says was never run, and end")
 	sweep    = flag.String("sweep", "", "change each of these files of one package, separated by commas, in every small way")
 	sweepRun = flag.String("run", "", "for -sweep: the tests to run, as in go test -run")
 	skip     = flag.String("skip", "", "for -sweep: the tests to leave out, as in go test -skip")
@@ -67,6 +69,8 @@ func run(ctx context.Context) (ok bool, err error) {
 	switch {
 	case *write:
 		return true, writeTable(filepath.Join(root, readme), mutants)
+	case *cover != "":
+		return missedBlocks(root, *cover)
 	case *sweep != "":
 		return sweepFiles(ctx, root, strings.Split(*sweep, ","))
 	}
