@@ -67,7 +67,12 @@ vuln: ## known vulnerabilities in what is called; asks vuln.go.dev, so it needs 
 
 cover: ## statement coverage of the core
 	go test -coverprofile cover.out -coverpkg ./... . ./segment ./wal ./index ./compact ./replace
+
+cover: ## what no test runs in the files that decide what is data; fuzz/README.md must explain it
+	go test -coverprofile cover.out -coverpkg ./,./segment,./wal,./index,./compact,./replace \
+		. ./segment ./wal ./index ./compact ./replace ./fuzz
 	go tool cover -func cover.out | tail -1
+	go run ./fuzz/mutants -cover cover.out
 
 clean: ## remove what the targets made
 	rm -rf bin cover.out $(DEMO)

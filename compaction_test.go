@@ -689,3 +689,48 @@ func TestThrottleKeepsTheRate(t *testing.T) {
 		require.Equal(t, 4*time.Second, time.Since(begun))
 	})
 }
+
+// The log fails while a compaction is at work: its MANIFEST must not be written,
+// since nobody knows what the disk holds.
+func TestCompactionOfAFailedStoreChangesNothing(t *testing.T) {
+	fs := faultfs.New()
+	db := onDisk(t, fs)
+	for range 3 {
+		put(t, db, "k", strings.Repeat("x", 3000))
+	}
+	before, err := readManifest(fs, "/store")
+	require.NoError(t, err)
+	db.log.Fail(errNoRoom)
+	_, err = db.compactLocked(t.Context(), []uint64{1, 2}, pace(0, nil))
+	require.ErrorIs(t, err, ErrFailed)
+	after, err := readManifest(fs, "/store")
+	require.NoError(t, err)
+	require.Equal(t, before, after)
+	l, err := listDir(fs, "/store")
+	require.NoError(t, err)
+	require.Equal(t, []uint64{1, 2, 3}, l.segments, "no output is left")
+	require.ErrorIs(t, db.Close(), ErrFailed)
+}
+
+// What compaction is told of may be gone by the time that it looks.
+func TestCompactionOfWhatIsGone(t *testing.T) {
+	fs := faultfs.New()
+	db := onDisk(t, fs)
+	old := db.files.acquire()
+	for range 3 {
+		put(t, db, "k", strings.Repeat("x", 3000))
+	}
+	_, _, err := db.plan(old, []uint64{1})
+	require.ErrorContains(t, err, "gone")
+	old.release()
+	stats, err := db.compactLocked(t.Context(), []uint64{999}, pace(0, nil))
+	require.NoError(t, err)
+	require.Zero(t, stats)
+	require.False(t, db.settled(&segment.Footer{Segment: 999}))
+	sealed := db.manifest.copy().Sealed
+	require.NoError(t, db.Close())
+	require.Empty(t, db.segmentStats())
+	require.False(t, db.settled(&sealed[0]))
+	_, err = db.compactLocked(t.Context(), []uint64{1, 2}, pace(0, nil))
+	require.ErrorIs(t, err, ErrClosed)
+}

@@ -664,6 +664,16 @@ func unfinished(t *testing.T) map[string]*faultfs.FS {
 	require.NoError(t, db.Close())
 	all["leftovers"] = left.Crash(kept(false))
 
+	large := full.Crash(kept(true))
+	db = onDisk(t, large)
+	var b Batch
+	b.Put("k1", make([]byte, 300<<10))
+	b.Put("k2", make([]byte, 300<<10))
+	_, err = db.Apply(&b)
+	require.NoError(t, err)
+	all["large"] = large.Crash(kept(true))
+	require.NoError(t, db.Close())
+
 	empty := full.Crash(kept(true))
 	db = onDisk(t, empty)
 	require.NoError(t, db.log.Rotate(t.Context()))

@@ -490,6 +490,25 @@ func TestErrorAtEveryOperationLeavesNothing(t *testing.T) {
 	}
 }
 
+// The same where samples of each input go to an output of their own.
+func TestErrorAtEveryOperationOfInputsApart(t *testing.T) {
+	for k := 1; ; k++ {
+		b := little(t)
+		for i := range b.job.Inputs {
+			b.job.Inputs[i].Apart = true
+		}
+		b.fs.at = k
+		_, err := b.run()
+		if b.fs.hit == 0 {
+			require.NoError(t, err)
+			require.Greater(t, k, 20)
+			break
+		}
+		require.ErrorIs(t, err, errDisk)
+		b.nothing()
+	}
+}
+
 // A job may be stopped whenever it is asked whether to go on.
 func TestStoppedJobLeavesNothing(t *testing.T) {
 	for _, byContext := range []bool{true, false} {
