@@ -187,7 +187,12 @@ func (s *Store) Compact(ctx context.Context, progress func(done, total int64)) (
 		if f := &m.Sealed[i]; f.Last < s.keepFrom() {
 			inputs = append(inputs, f.Segment)
 			total += f.Bytes
-			settled = settled && s.settled(f)
+			if settled {
+				var err error
+				if settled, err = s.settled(f); err != nil {
+					return CompactStats{}, err
+				}
+			}
 		}
 	}
 	if settled {
@@ -211,20 +216,26 @@ func pace(total int64, progress func(done, total int64)) func(context.Context, i
 }
 
 // settled tells whether a segment is an output of compaction in which nothing has
-// died since, or will by itself.
-func (s *Store) settled(f *segment.Footer) bool {
+// died since, or will by itself. A damaged one is not: the job will say so.
+func (s *Store) settled(f *segment.Footer) (bool, error) {
 	v := s.files.acquire()
 	if v == nil {
-		return false
+		return false, nil
 	}
 	defer v.release()
 	file := v.byID[f.Segment]
 	if file == nil {
-		return false
+		return false, nil
 	}
 	h, line, err := segment.ReadHeader(file, f.Size(), file.path)
+	if errors.Is(err, ErrCorrupt) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
 	u := s.index.Usage(f.Segment)
-	return err == nil && h.Compacted() && u.Expiring == 0 && u.Entries+u.Samples == f.Bytes-line.End()
+	return h.Compacted() && u.Expiring == 0 && u.Entries+u.Samples == f.Bytes-line.End(), nil
 }
 
 // compactLocked runs one job, from its inputs to a store that does not need them.

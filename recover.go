@@ -447,14 +447,14 @@ func copyFile(ctx context.Context, fsys replace.FS, from io.ReaderAt, size int64
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		n, err := from.ReadAt(buf[:min(int64(len(buf)), size-off)], off)
-		if n == 0 {
-			return fmt.Errorf("annals: copying to %q at offset %d: %w", path, off, err)
+		part := buf[:min(int64(len(buf)), size-off)]
+		if n, err := from.ReadAt(part, off); n < len(part) {
+			return fmt.Errorf("annals: copying to %q at offset %d: %w", path, off+int64(n), err)
 		}
-		if _, err := file.WriteAt(buf[:n], off); err != nil {
+		if _, err := file.WriteAt(part, off); err != nil {
 			return err
 		}
-		off += int64(n)
+		off += int64(len(part))
 	}
 	return file.Sync()
 }

@@ -1,0 +1,132 @@
+package annals
+
+import (
+	"context"
+	"fmt"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/annalsdb/annals/fuzz/faultfs"
+	"github.com/annalsdb/annals/replace"
+)
+
+// TestWhatCantBeReadIsNoAnswer fails every read of a job once, some of them
+// halfway. Each time a job went on, it had taken the failure for an answer:
+// repair for a MANIFEST that is not too old, or for a segment that was made from
+// no other, so that records were left out, or dead ones came back.
+func TestWhatCantBeReadIsNoAnswer(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		job  func(t *testing.T, fsys *faultfs.FS) func(n int) error
+	}{
+		{"repair of a store whose MANIFEST is too old", repairOfOldManifest},
+		{"repair of a store with a compaction's input", repairWithInput},
+		{"compact", compactAgain},
+		{"backup without links", backupByCopying},
+	} {
+		for bytes := range 2 {
+			t.Run(fmt.Sprintf("%s, %d bytes are read", test.name, bytes), func(t *testing.T) {
+				fsys := faultfs.New()
+				job := test.job(t, fsys)
+				for k := 1; ; k++ {
+					n := 0
+					fsys.Inject(func(op faultfs.Op) *faultfs.Fault {
+						if op.Kind == faultfs.Link {
+							return &faultfs.Fault{Err: syscall.EXDEV}
+						}
+						if op.Kind == faultfs.Read {
+							n++
+						}
+						if op.Kind != faultfs.Read || n != k {
+							return nil
+						}
+						return &faultfs.Fault{Err: syscall.EIO, Bytes: bytes}
+					})
+					err := job(k)
+					if n < k {
+						require.NoError(t, err)
+						require.Greater(t, k, 2, "nothing was read")
+						return
+					}
+					require.ErrorIs(t, err, syscall.EIO, "read %d", k)
+					require.NotErrorIs(t, err, ErrCorrupt, "read %d", k)
+				}
+			})
+		}
+	}
+}
+
+func repairTo(fsys *faultfs.FS) func(int) error {
+	return func(n int) error {
+		_, err := RepairFS(context.Background(), fsys, "/store", fmt.Sprintf("/repaired%d", n), nil)
+		return err
+	}
+}
+
+func repairOfOldManifest(t *testing.T, fsys *faultfs.FS) func(int) error {
+	session := func(key string) {
+		db, err := Open("/store", &Options{FS: fsys})
+		require.NoError(t, err)
+		put(t, db, key, "1")
+		require.NoError(t, db.Close())
+	}
+	session("a")
+	old, err := readAll(fsys, "/store/MANIFEST", maxManifest)
+	require.NoError(t, err)
+	session("b")
+	require.NoError(t, replace.WriteFile("/store/MANIFEST", old, replace.On(fsys)))
+	return repairTo(fsys)
+}
+
+func repairWithInput(t *testing.T, fsys *faultfs.FS) func(int) error {
+	db, err := Open("/store", &Options{FS: fsys})
+	require.NoError(t, err)
+	put(t, db, "a", "1")
+	put(t, db, "b", "1")
+	require.NoError(t, db.Delete("a"))
+	require.NoError(t, db.log.Rotate(t.Context()))
+	path := "/store/00000000000000000001.log"
+	input, err := readAll(fsys, path, maxManifest)
+	require.NoError(t, err)
+	_, err = db.Compact(t.Context(), nil)
+	require.NoError(t, err)
+	require.NoError(t, db.Close())
+	require.NoError(t, replace.WriteFile(path, input, replace.On(fsys)))
+	require.NoError(t, fsys.Remove("/store/MANIFEST"))
+	return repairTo(fsys)
+}
+
+func compactAgain(t *testing.T, fsys *faultfs.FS) func(int) error {
+	db, err := Open("/store", &Options{FS: fsys, Compaction: Compaction{Off: true}})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		fsys.Inject(nil)
+		require.NoError(t, db.Close())
+	})
+	put(t, db, "a", "1")
+	_, err = db.Append("s", []byte("1"))
+	require.NoError(t, err)
+	_, err = db.Compact(t.Context(), nil)
+	require.NoError(t, err)
+	return func(int) error {
+		_, err := db.Compact(t.Context(), nil)
+		return err
+	}
+}
+
+func backupByCopying(t *testing.T, fsys *faultfs.FS) func(int) error {
+	db, err := Open("/store", &Options{FS: fsys, Compaction: Compaction{Off: true}})
+	require.NoError(t, err)
+	put(t, db, "a", "1")
+	require.NoError(t, db.Close())
+	db, err = Open("/store", &Options{FS: fsys, Compaction: Compaction{Off: true}})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		fsys.Inject(nil)
+		require.NoError(t, db.Close())
+	})
+	put(t, db, "b", "1")
+	return func(n int) error { return db.Backup(t.Context(), fmt.Sprintf("/copy%d", n)) }
+}
