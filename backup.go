@@ -169,16 +169,15 @@ func sizeOf(f *segmentFile) (int64, error) {
 	return 0, fmt.Errorf("annals: the size of %q is unknown", f.path)
 }
 
-// emptyDir makes a directory, or makes sure that it is empty.
+// emptyDir makes a directory, or makes sure that it is empty. One that is there
+// already has its name made durable as well: nobody may have done that.
 func emptyDir(fsys replace.FS, dir string) error {
 	entries, err := fsys.ReadDir(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return replace.MkdirAll(fsys, dir, 0o700)
-	case err != nil:
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
-	case len(entries) > 0:
+	}
+	if len(entries) > 0 {
 		return fmt.Errorf("annals: %q is not empty, and nothing is overwritten", dir)
 	}
-	return nil
+	return replace.MkdirAll(fsys, dir, 0o700)
 }

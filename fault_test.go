@@ -130,3 +130,19 @@ func backupByCopying(t *testing.T, fsys *faultfs.FS) func(int) error {
 	put(t, db, "b", "1")
 	return func(n int) error { return db.Backup(t.Context(), fmt.Sprintf("/copy%d", n)) }
 }
+// TestBackupToADirectoryThatWasThereIsDurable: somebody has made the directory, or
+// a backup before has and was killed, and nobody has synced its name.
+func TestBackupToADirectoryThatWasThereIsDurable(t *testing.T) {
+	fsys := faultfs.New()
+	db, err := Open("/store", &Options{FS: fsys})
+	require.NoError(t, err)
+	put(t, db, "k", "1")
+	require.NoError(t, fsys.Mkdir("/copy", 0o700))
+	require.NoError(t, db.Backup(t.Context(), "/copy"))
+	require.NoError(t, db.Close())
+	crashed := fsys.Crash(func(int) bool { return false })
+	db, err = Open("/copy", &Options{FS: crashed})
+	require.NoError(t, err)
+	present(t, db, "k", "1")
+	require.NoError(t, db.Close())
+}
