@@ -108,7 +108,8 @@ func (osFS) Mkdir(name string, perm fs.FileMode) error {
 //
 // The parent of the lowest directory that was there is synced as well: a
 // process killed between making a directory and syncing the parent leaves a name
-// that a power cut can still undo.
+// that a power cut can still undo. A directory whose parent's sync fails is
+// removed again.
 func MkdirAll(fsys FS, dir string, perm fs.FileMode) error {
 	dir = filepath.Clean(dir)
 	var missing []string // lowest first
@@ -134,10 +135,16 @@ func MkdirAll(fsys FS, dir string, perm fs.FileMode) error {
 		}
 	}
 	for i := len(missing) - 1; i >= 0; i-- {
-		if err := fsys.Mkdir(missing[i], perm); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
+		made := fsys.Mkdir(missing[i], perm)
+		if made != nil && !errors.Is(made, fs.ErrExist) {
+			return made
 		}
 		if err := syncDir(fsys, filepath.Dir(missing[i])); err != nil {
+			// No later sync need cover this name. Were it left, the next call would
+			// find it and take it for durable.
+			if made == nil {
+				err = errors.Join(err, fsys.Remove(missing[i]))
+			}
 			return err
 		}
 	}
