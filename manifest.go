@@ -180,10 +180,12 @@ type leftover struct {
 }
 
 // judgeUnlisted looks at an unlisted segment before anything is changed. If it
-// has its whole header, is not made from others, and holds a record that MANIFEST
-// says does not exist yet, then MANIFEST is older than the log: corruption.
-// Everything else is a leftover: compaction's inputs and outputs, recovery's
-// copies, a next segment that never got a record.
+// has its whole header, is no copy of the open segment, and holds a record that
+// MANIFEST says does not exist yet, then MANIFEST is older than the log:
+// corruption. Everything else is a leftover: compaction's inputs and outputs,
+// recovery's copies, a next segment that never got a record. Of what was made from
+// others only a copy of the open segment can hold such records: compaction takes
+// in what MANIFEST listed as sealed, below its seq.
 func judgeUnlisted(fsys replace.FS, dir string, number uint64, m *segment.Manifest) (left leftover, err error) {
 	left.path = filepath.Join(dir, segment.Name(number))
 	file, err := fsys.OpenFile(left.path, os.O_RDONLY, 0)
@@ -201,8 +203,8 @@ func judgeUnlisted(fsys replace.FS, dir string, number uint64, m *segment.Manife
 		return left, nil
 	case err != nil:
 		return left, err
-	case h.From != nil:
-		left.copied = m.Open != 0 && h.MadeFrom(m.Open)
+	case m.Open != 0 && h.MadeFrom(m.Open):
+		left.copied = true
 		return left, nil
 	}
 	scan := segment.NewScanner(file, 0, info.Size())
