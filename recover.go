@@ -192,7 +192,8 @@ func (o *opening) replay() error {
 }
 
 // replaySealed reads one sealed segment. Damage in one that may hold keys refuses
-// the store: the newest value of any key might be there.
+// the store: the newest value of any key might be there. Only the segment's own
+// header tells that it holds none, not that of another file in its place.
 func (o *opening) replaySealed(f *segment.Footer) error {
 	file, size, err := o.open(f.Segment)
 	if err != nil {
@@ -213,7 +214,8 @@ func (o *opening) replaySealed(f *segment.Footer) error {
 	if err != nil {
 		return err
 	}
-	if len(problems) > 0 && h.HoldsKeys() {
+	own := h.Store == o.manifest.Store && h.Segment == f.Segment
+	if len(problems) > 0 && (h.HoldsKeys() || !own) {
 		return problems[0]
 	}
 	for _, p := range problems {
