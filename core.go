@@ -21,6 +21,8 @@ type core struct {
 
 	closed chan struct{} // closed by Close
 
+	lost []*CorruptError // damage that was there at Open and may have cost samples
+
 	damage struct {
 		sync.Mutex
 		found []*CorruptError
@@ -143,7 +145,8 @@ func (c *core) Samples(series string, w Window) iter.Seq2[Sample, error] {
 	}
 }
 
-// Series yields all series by name.
+// Series yields all series by name. If damage may have cost samples, so that what
+// it says of a series may not be all, it yields that as an error at the end.
 func (c *core) Series() iter.Seq2[SeriesInfo, error] {
 	return func(yield func(SeriesInfo, error) bool) {
 		s := c.Snapshot()

@@ -42,6 +42,63 @@ func TestAnotherFileInThePlaceOfASegmentOfKeysIsRefused(t *testing.T) {
 	refused(t, dir, ErrCorrupt)
 }
 
+// Lines can be missing though all that are there are whole. Who reads the samples,
+// or how many there are, must be told.
+func TestSamplesThatAreMissingAreAnError(t *testing.T) {
+	for why, change := range map[string]func(lines [][]byte) [][]byte{
+		"a line deleted":              func(l [][]byte) [][]byte { return append(l[:2], l[3:]...) },
+		"the last deleted":            func(l [][]byte) [][]byte { return append(l[:4], l[5:]...) },
+		"a line doubled":              func(l [][]byte) [][]byte { return append(l[:3], l[2:]...) },
+		"lines exchanged":             func(l [][]byte) [][]byte { l[1], l[3] = l[3], l[1]; return l },
+		"the last behind the footer":  func(l [][]byte) [][]byte { l[4], l[5] = l[5], l[4]; return l },
+		"newlines in place of a line": func(l [][]byte) [][]byte { l[2] = bytes.Repeat([]byte("\n"), len(l[2])); return l },
+		"cut behind a line":           func(l [][]byte) [][]byte { return l[:3] },
+		"cut behind the header":       func(l [][]byte) [][]byte { return l[:1] },
+	} {
+		t.Run(why, func(t *testing.T) {
+			dir, _, path := compactedSamples(t)
+			edit(t, path, func(text []byte) []byte {
+				lines := bytes.SplitAfter(bytes.Clone(text), []byte("\n"))
+				lines = lines[:len(lines)-1]
+				cloned := make([][]byte, len(lines), 2*len(lines))
+				copy(cloned, lines)
+				return bytes.Join(change(cloned), nil)
+			})
+			db := openDamaged(t, dir, nil)
+			present(t, db, "a", "1")
+			require.ErrorIs(t, firstError(db.Samples("s", Window{})), ErrCorrupt)
+			require.ErrorIs(t, firstError(db.Series()), ErrCorrupt)
+			last := uint64(0)
+			for s, err := range db.Samples("s", Window{}) {
+				if err == nil {
+					require.Greater(t, s.Seq, last, "out of order, or twice")
+					last = s.Seq
+				}
+			}
+		})
+	}
+}
+
+// The file is cut under a store that is open.
+func TestASegmentCutWhileItIsReadIsDamaged(t *testing.T) {
+	dir, keys, samples := compactedSamples(t)
+	db := openDamaged(t, dir, nil)
+	for _, path := range []string{keys, samples} {
+		require.NoError(t, os.Truncate(path, 130))
+	}
+	require.ErrorIs(t, firstError(db.Samples("s", Window{})), ErrCorrupt)
+	require.ErrorIs(t, firstError(db.Scan(Range{})), ErrCorrupt)
+}
+
+// A damaged footer costs no record.
+func TestADamagedFooterOfASegmentOfSamplesCostsNoSample(t *testing.T) {
+	dir, _, path := compactedSamples(t)
+	flip(t, path, `"sealed":`)
+	db := openDamaged(t, dir, nil)
+	require.Len(t, samples(t, db, "s", Window{}), 4)
+	require.NotEmpty(t, db.Stats().Damage)
+}
+
 // MANIFEST is older than what recovery, or compaction, made of other segments: to
 // take that for a leftover would remove records that nothing else holds.
 func TestAnOlderManifestBesideARecoveredSegmentIsRefused(t *testing.T) {

@@ -114,7 +114,7 @@ func (r *Reader) loadOnce() (_ *readerState, generation uint64, err error) {
 		op.closeFiles()
 		return nil, generation, err
 	}
-	state.core = &core{dir: r.dir, index: op.builder.Index(), clock: op.clock, closed: r.closed, files: newFiles(op.files, func(*segmentFile) {})}
+	state.core = &core{dir: r.dir, index: op.builder.Index(), clock: op.clock, closed: r.closed, lost: op.lost, files: newFiles(op.files, func(*segmentFile) {})}
 	for _, e := range op.damage {
 		state.noteDamage(e)
 	}
@@ -240,7 +240,7 @@ func (r *Reader) Samples(series string, w Window) iter.Seq2[Sample, error] {
 	}
 }
 
-// Series yields all series by name.
+// Series yields all series by name, as Store.Series does.
 func (r *Reader) Series() iter.Seq2[SeriesInfo, error] {
 	return func(yield func(SeriesInfo, error) bool) {
 		s := r.Snapshot()

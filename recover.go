@@ -43,6 +43,7 @@ type opening struct {
 	index    *index.Index // what the builder made, once all is replayed
 	files    []*segmentFile
 	damage   []*CorruptError
+	lost     []*CorruptError // of damage, what may have cost samples
 	report   RecoveryReport
 }
 
@@ -219,7 +220,11 @@ func (o *opening) replaySealed(f *segment.Footer) error {
 		return problems[0]
 	}
 	for _, p := range problems {
+		if p.Offset >= f.Bytes {
+			continue // the footer, or behind it: no record is touched
+		}
 		o.builder.Damage(f.Segment, p.Offset, f.Bytes, f.First, f.Last)
+		o.lost = append(o.lost, p)
 	}
 	o.damage = append(o.damage, problems...)
 	return nil

@@ -1,7 +1,9 @@
 package annals
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"math"
 	"slices"
@@ -194,37 +196,68 @@ type found struct {
 }
 
 // block reads a block and returns the samples of the series in it, and the damage
-// between them.
+// between them. Of a damaged block something is said even if all its lines are
+// whole: then one is missing, or lies where it does not belong.
 func (s *Snapshot) block(b index.Block, series string, p span) (list []found) {
 	if !s.usable() {
 		return []found{{err: ErrClosed}}
 	}
 	defer s.mu.RUnlock()
 	f := s.version.byID[b.Segment]
+	whole := !b.Damaged
+	fail := func(err error) {
+		list, whole = append(list, found{Sample{Series: series}, err}), true
+	}
+	last, end := uint64(0), b.Start
 	scan := segment.NewScanner(f, b.Start, b.End)
 	for scan.Scan() {
 		l := scan.Line()
-		switch v := &l.View; {
+		v := &l.View
+		end = l.End()
+		switch {
 		case l.Kind == segment.BadLine:
-			list = append(list, found{Sample{Series: series}, s.core.badLine(f, l)})
-		case l.Kind == segment.RecordLine && v.Kind == segment.Sample && p.holds(v) && v.NameIs(series):
-			list = append(list, found{Sample: Sample{Series: series, Seq: v.Seq, At: timeOfSample(v.At), Value: v.AppendValue(nil)}})
+			fail(s.core.badLine(f, l))
+		case l.Kind != segment.RecordLine:
+		case v.Seq <= last:
+			fail(s.core.noted(&CorruptError{Path: f.path, Offset: l.Offset, Reason: "a record that does not belong behind the one before it"}))
+		default:
+			last = v.Seq
+			if v.Kind == segment.Sample && p.holds(v) && v.NameIs(series) {
+				list = append(list, found{Sample: Sample{Series: series, Seq: v.Seq, At: timeOfSample(v.At), Value: v.AppendValue(nil)}})
+			}
 		}
 	}
 	if err := scan.Err(); err != nil {
-		list = append(list, found{Sample{Series: series}, fmt.Errorf("annals: reading %q: %w", f.path, err)})
+		fail(s.core.scanError(f, end, err))
+	}
+	if !whole {
+		fail(&CorruptError{Path: f.path, Offset: b.Start, FirstSeq: b.FirstSeq, LastSeq: b.LastSeq, Reason: "lines are missing here, see Stats or Verify"})
 	}
 	return list
 }
 
-// badLine is the error for a line that is not valid.
-func (c *core) badLine(f *segmentFile, l *segment.Line) *CorruptError {
-	e := &CorruptError{Path: f.path, Offset: l.Offset, Reason: l.Reason.Error()}
+// noted notes damage and returns it.
+func (c *core) noted(e *CorruptError) *CorruptError {
 	c.noteDamage(e)
 	return e
 }
 
-// Series yields all series by name.
+// scanError is what ended a scan behind offset end: that the file is shorter than
+// it must be is damage.
+func (c *core) scanError(f *segmentFile, end int64, err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return c.noted(&CorruptError{Path: f.path, Offset: end, Reason: "the file ends before it should"})
+	}
+	return fmt.Errorf("annals: reading %q: %w", f.path, err)
+}
+
+// badLine is the error for a line that is not valid.
+func (c *core) badLine(f *segmentFile, l *segment.Line) *CorruptError {
+	return c.noted(&CorruptError{Path: f.path, Offset: l.Offset, Reason: l.Reason.Error()})
+}
+
+// Series yields all series by name. If damage may have cost samples, so that what
+// it says of a series may not be all, it yields that as an error at the end.
 func (s *Snapshot) Series() iter.Seq2[SeriesInfo, error] {
 	return func(yield func(SeriesInfo, error) bool) {
 		if !s.usable() {
@@ -235,6 +268,11 @@ func (s *Snapshot) Series() iter.Seq2[SeriesInfo, error] {
 		s.mu.RUnlock()
 		for _, info := range all {
 			if !yield(seriesInfo(info), nil) {
+				return
+			}
+		}
+		for _, e := range s.core.lost {
+			if !yield(SeriesInfo{}, e) {
 				return
 			}
 		}

@@ -131,7 +131,7 @@ func refuseNetworkFS(dir string, o *Options) error {
 
 func newStore(op *opening, lock *dirLock) *Store {
 	s := &Store{
-		core:     &core{dir: op.dir, index: op.index, clock: op.clock, closed: make(chan struct{})},
+		core:     &core{dir: op.dir, index: op.index, clock: op.clock, closed: make(chan struct{}), lost: op.lost},
 		opts:     op.opts,
 		id:       op.manifest.Store,
 		lock:     lock,

@@ -173,9 +173,11 @@ func (w *watcher) read(f *segmentFile, b index.Block, published uint64) (records
 	if w.segment == b.Segment && w.offset > b.Start {
 		from = min(w.offset, b.End)
 	}
+	end := from
 	scan := segment.NewScanner(f, from, b.End)
-	for scan.Scan() && err == nil {
+	for err == nil && scan.Scan() {
 		l := scan.Line()
+		end = l.End()
 		switch {
 		case l.Kind == segment.BadLine:
 			err = w.core.badLine(f, l)
@@ -183,26 +185,27 @@ func (w *watcher) read(f *segmentFile, b index.Block, published uint64) (records
 		case l.View.Seq > published:
 			return records, nil
 		case l.View.Seq != w.next && l.View.Seq != b.FirstSeq: // numbers leave gaps between segments only
-			err = &CorruptError{Path: f.path, Offset: l.Offset, Reason: "a record is missing before this line"}
+			err = w.core.noted(&CorruptError{Path: f.path, Offset: l.Offset, Reason: "a record is missing before this line"})
 		default:
 			records = append(records, recordOf(&l.View))
 			w.next, w.segment, w.offset = l.View.Seq+1, b.Segment, l.End()
 		}
 	}
-	if err == nil {
-		err = scan.Err()
+	if scan.Err() != nil {
+		err = w.core.scanError(f, end, scan.Err())
 	}
 	if err == nil && len(records) == 0 {
-		err = &CorruptError{Path: f.path, Offset: b.Start, Reason: "records are missing here"}
-	}
-	if damage, ok := err.(*CorruptError); ok && len(records) == 0 {
-		damage.FirstSeq, damage.LastSeq = w.next, b.LastSeq
-		return nil, damage
+		err = w.core.noted(&CorruptError{Path: f.path, Offset: b.Start, Reason: "records are missing here"})
 	}
 	if len(records) > 0 {
 		return records, nil // what is wrong behind them comes next time
 	}
-	return nil, fmt.Errorf("annals: reading %q: %w", f.path, err)
+	if damage, ok := err.(*CorruptError); ok {
+		lost := *damage
+		lost.FirstSeq, lost.LastSeq = w.next, b.LastSeq
+		return nil, &lost
+	}
+	return nil, err
 }
 
 // recordOf is a line as Watch gives it.

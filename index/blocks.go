@@ -22,13 +22,13 @@ type Block struct {
 	MinAt      int64  // of its samples, in microseconds
 	MaxAt      int64
 	Samples    int
+	Damaged    bool // a line in it is bad or missing: it may have held any sample
 }
 
 // block is a Block with the series that occur in it.
 type block struct {
 	Block
-	series  []uint32 // sorted
-	damaged bool     // a line in it can't be read: it may hold any sample
+	series []uint32 // sorted
 }
 
 // stretch holds the blocks of one segment whose lines lie in the order of their
@@ -157,7 +157,7 @@ func (x *Index) match(t *stretch, series string, first, last uint64, since, unti
 	for i := range t.blocks {
 		b := &t.blocks[i]
 		holds := known && b.Samples > 0 && b.MinAt < until && b.MaxAt >= since && t.holds(i, id)
-		if (holds || b.damaged) && b.FirstSeq <= last && b.LastSeq >= first {
+		if (holds || b.Damaged) && b.FirstSeq <= last && b.LastSeq >= first {
 			found = append(found, b.Block)
 		}
 	}

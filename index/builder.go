@@ -49,21 +49,26 @@ func (b *Builder) Add(c *Change, inOrder bool) {
 
 // Damage tells that a line at offset, in a segment whose lines lie in the order of
 // their sequence numbers first to last and end at offset end, can't be read: it may
-// have held any sample. It comes after all good records of the segment.
+// have held any sample. At offset 0 it is the whole file that is not as it should
+// be, and the line may be missing anywhere. It comes after all good records of the
+// segment.
 func (b *Builder) Damage(segment uint64, offset, end int64, first, last uint64) {
 	x := b.x
 	i := slices.IndexFunc(x.mu.log, func(t *stretch) bool { return t.segment == segment })
 	if i < 0 {
 		x.mu.log = append(x.mu.log, &stretch{segment: segment, first: first, blocks: []block{{
-			Block: Block{Segment: segment, Start: offset, End: end, FirstSeq: first, LastSeq: last}, damaged: true,
+			Block: Block{Segment: segment, Start: offset, End: end, FirstSeq: first, LastSeq: last, Damaged: true},
 		}}})
 		return
 	}
 	t := x.mu.log[i]
+	for j := range t.blocks {
+		t.blocks[j].Damaged = t.blocks[j].Damaged || offset == 0
+	}
 	// The last block that begins before the line, or the first one.
 	j := max(sort.Search(len(t.blocks), func(j int) bool { return t.blocks[j].Start > offset })-1, 0)
 	d := &t.blocks[j]
-	d.damaged = true
+	d.Damaged = true
 	// The block reaches to its neighbours now, in offsets and in numbers.
 	if offset < d.Start {
 		d.Start, d.FirstSeq = offset, first
