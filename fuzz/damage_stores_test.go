@@ -10,7 +10,7 @@ import (
 	"maps"
 	"os"
 	"path"
-	"strings"
+	"path/filepath"
 	"testing"
 	"testing/cryptotest"
 	"time"
@@ -19,34 +19,28 @@ import (
 
 	"github.com/annalsdb/annals"
 	"github.com/annalsdb/annals/fuzz/faultfs"
+	"github.com/annalsdb/annals/replace"
 )
 
 // storeImage is what lies in a store's directory: contents by name.
 type storeImage map[string][]byte
 
-const storeDir = "/top/store"
+// storeDir is where the store lies.
+var storeDir, _ = filepath.Abs("/top/store")
 
 // fs puts the image on a file system of its own.
 func (m storeImage) fs(t require.TestingT) *faultfs.FS {
 	fs := faultfs.New()
-	for _, dir := range []string{"/top", storeDir, path.Join(storeDir, "quarantine")} {
-		if dir != path.Join(storeDir, "quarantine") || m.quarantined() {
-			require.NoError(t, fs.Mkdir(dir, 0o700))
-		}
-	}
+	require.NoError(t, replace.MkdirAll(fs, storeDir, 0o700))
 	for name, raw := range m {
+		if dir := path.Dir(name); dir != "." {
+			if err := fs.Mkdir(path.Join(storeDir, dir), 0o700); !errors.Is(err, os.ErrExist) {
+				require.NoError(t, err)
+			}
+		}
 		putFile(t, fs, path.Join(storeDir, name), raw)
 	}
 	return fs
-}
-
-func (m storeImage) quarantined() bool {
-	for name := range m {
-		if strings.HasPrefix(name, "quarantine/") {
-			return true
-		}
-	}
-	return false
 }
 
 // putFile gives a file its contents, as a fault would: in place.
