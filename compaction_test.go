@@ -726,11 +726,15 @@ func TestCompactionOfWhatIsGone(t *testing.T) {
 	stats, err := db.compactLocked(t.Context(), []uint64{999}, pace(0, nil))
 	require.NoError(t, err)
 	require.Zero(t, stats)
-	require.False(t, db.settled(&segment.Footer{Segment: 999}))
+	settled, err := db.settled(&segment.Footer{Segment: 999})
+	require.NoError(t, err)
+	require.False(t, settled)
 	sealed := db.manifest.copy().Sealed
 	require.NoError(t, db.Close())
 	require.Empty(t, db.segmentStats())
-	require.False(t, db.settled(&sealed[0]))
+	settled, err = db.settled(&sealed[0])
+	require.NoError(t, err)
+	require.False(t, settled)
 	_, err = db.compactLocked(t.Context(), []uint64{1, 2}, pace(0, nil))
 	require.ErrorIs(t, err, ErrClosed)
 }

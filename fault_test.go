@@ -73,7 +73,7 @@ func repairOfOldManifest(t *testing.T, fsys *faultfs.FS) func(int) error {
 		require.NoError(t, db.Close())
 	}
 	session("a")
-	old, err := readAll(fsys, "/store/MANIFEST", maxManifest)
+	old, err := fsys.ReadFile("/store/MANIFEST")
 	require.NoError(t, err)
 	session("b")
 	require.NoError(t, replace.WriteFile("/store/MANIFEST", old, replace.On(fsys)))
@@ -88,7 +88,7 @@ func repairWithInput(t *testing.T, fsys *faultfs.FS) func(int) error {
 	require.NoError(t, db.Delete("a"))
 	require.NoError(t, db.log.Rotate(t.Context()))
 	path := "/store/00000000000000000001.log"
-	input, err := readAll(fsys, path, maxManifest)
+	input, err := fsys.ReadFile(path)
 	require.NoError(t, err)
 	_, err = db.Compact(t.Context(), nil)
 	require.NoError(t, err)
@@ -130,6 +130,7 @@ func backupByCopying(t *testing.T, fsys *faultfs.FS) func(int) error {
 	put(t, db, "b", "1")
 	return func(n int) error { return db.Backup(t.Context(), fmt.Sprintf("/copy%d", n)) }
 }
+
 // TestBackupToADirectoryThatWasThereIsDurable: somebody has made the directory, or
 // a backup before has and was killed, and nobody has synced its name.
 func TestBackupToADirectoryThatWasThereIsDurable(t *testing.T) {

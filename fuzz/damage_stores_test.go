@@ -10,7 +10,6 @@ import (
 	"maps"
 	"os"
 	"path"
-	"path/filepath"
 	"testing"
 	"testing/cryptotest"
 	"time"
@@ -24,9 +23,6 @@ import (
 
 // storeImage is what lies in a store's directory: contents by name.
 type storeImage map[string][]byte
-
-// storeDir is where the store lies.
-var storeDir, _ = filepath.Abs("/top/store")
 
 // fs puts the image on a file system of its own.
 func (m storeImage) fs(t require.TestingT) *faultfs.FS {

@@ -20,21 +20,21 @@ import (
 // it can do.
 func hurtStore(t *testing.T) (*faultfs.FS, *original) {
 	t.Helper()
-	m := &machine{t: t, c: checker{t}, rnd: rand.New(rand.NewPCG(1, 1)), fs: faultfs.New()}
-	m.states = []model{{keys: map[string]modelEntry{}}}
-	m.open()
+	b := newBusy(t, rand.New(rand.NewPCG(1, 1)))
 	for range 6 {
-		m.put()
-		m.append()
-		m.big()
+		var batch annals.Batch
+		batch.Put("k2", b.value(0))
+		b.commit(&batch, 2200)
+		_, err := b.db.Apply(&batch)
+		require.NoError(t, err)
 	}
-	require.NoError(t, m.db.Close())
-	o := newOriginal(t, m.fs, m.now)
+	require.NoError(t, b.db.Close())
+	o := newOriginal(t, b.fs, b.now)
 	for name := range o.live {
 		text := strings.Replace(o.files[name], `"val":`, `"vax":`, 1)
-		setText(t, m.fs, path.Join(brokenStore, name), text)
+		setText(t, b.fs, path.Join(brokenStore, name), text)
 	}
-	return m.fs, o
+	return b.fs, o
 }
 
 // inTop says what is in the directory above the stores.

@@ -134,32 +134,101 @@ type original struct {
 	leftover bool // files that MANIFEST does not list
 }
 
+// busy makes a store with all kinds of records.
+type busy struct {
+	t   *testing.T
+	rnd *rand.Rand
+	fs  *faultfs.FS
+	db  *annals.Store
+	now time.Time
+	n   int // for unique values
+}
+
+func newBusy(t *testing.T, rnd *rand.Rand) *busy {
+	b := &busy{t: t, rnd: rnd, fs: faultfs.New(), now: time.Unix(1_750_000_000, 0)}
+	b.open()
+	return b
+}
+
+func (b *busy) open() {
+	db, err := annals.Open(brokenStore, &annals.Options{FS: b.fs, SegmentSize: 4096, Now: func() time.Time { return b.now },
+		Compaction: annals.Compaction{Off: true, Grace: time.Nanosecond}})
+	require.NoError(b.t, err)
+	b.db = db
+}
+
+func (b *busy) compact() {
+	_, err := b.db.Compact(b.t.Context(), nil)
+	require.NoError(b.t, err)
+}
+
+// value is a new one of size bytes and a few.
+func (b *busy) value(size int) []byte {
+	b.n++
+	return fmt.Appendf(nil, "%d%s", b.n, strings.Repeat("x", size))
+}
+
+// step makes one operation.
+func (b *busy) step() {
+	var batch annals.Batch
+	key := fmt.Sprintf("k%d", b.rnd.IntN(3))
+	switch b.rnd.IntN(10) {
+	case 0, 1:
+		batch.Put(key, b.value(0))
+	case 2:
+		batch.Delete(key)
+	case 3:
+		batch.Append("s", b.value(0))
+	case 4, 5:
+		b.commit(&batch, []int{0, 2200}[b.rnd.IntN(2)])
+	case 6: // fills the segment
+		batch.Put("full", b.value(3900))
+	case 7:
+		b.compact()
+		return
+	case 8:
+		require.NoError(b.t, b.db.Close())
+		b.open()
+		return
+	case 9:
+		batch.Put(key, b.value(0), annals.ExpiresAt(b.now.Add(time.Minute)))
+		b.now = b.now.Add(time.Duration(b.rnd.IntN(2)) * 2 * time.Minute)
+	}
+	_, err := b.db.Apply(&batch)
+	require.NoError(b.t, err)
+}
+
+// commit makes three records that belong together.
+func (b *busy) commit(batch *annals.Batch, size int) {
+	batch.Put("k0", b.value(size))
+	batch.Put("k1", b.value(size))
+	batch.Append("s", b.value(0))
+}
+
 // originals makes stores of all kinds: closed and killed, compacted, and caught in
 // the middle of a compaction, with its files half written or half removed.
 func originals(t *testing.T, rnd *rand.Rand, n int) (list []*original) {
 	for len(list) < n {
-		m := &machine{t: t, c: checker{t}, rnd: rnd, fs: faultfs.New(), now: time.Unix(1_750_000_000, 0)}
-		m.states = []model{{keys: map[string]modelEntry{}}}
-		m.open()
+		b := newBusy(t, rnd)
 		for range 10 + rnd.IntN(60) {
-			steps[rnd.IntN(len(steps))].do(m)
+			b.step()
 		}
 		var caught []*faultfs.FS
-		m.fs.Hook(func(op faultfs.Op) {
+		b.fs.Hook(func(op faultfs.Op) {
 			if op.Kind == faultfs.Remove || op.Kind.Changes() && rnd.IntN(6) == 0 {
-				caught = append(caught, m.fs.Clone())
+				caught = append(caught, b.fs.Clone())
 			}
 		})
-		m.compact()
-		m.fs.Hook(nil)
+		b.compact()
+		b.fs.Hook(nil)
 		for range rnd.IntN(8) {
-			steps[rnd.IntN(len(steps))].do(m)
+			b.step()
 		}
-		caught = append(caught, m.fs.Clone())
-		require.NoError(t, m.db.Close())
-		caught = append(caught, m.fs.Clone())
+		caught = append(caught, b.fs.Clone())
+		require.NoError(t, b.db.Close())
+		caught = append(caught, b.fs.Clone())
 		for _, fs := range caught {
-			list = append(list, newOriginal(t, fs, m.now))
+			list = append(list, newOriginal(t, fs, b.now))
 		}
 	}
 	rnd.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
@@ -180,8 +249,8 @@ func newOriginal(t *testing.T, fs *faultfs.FS, now time.Time) *original {
 	return o
 }
 
-// damaged is a store with damage in it.
-type damaged struct {
+// hurt is a store with damage in it.
+type hurt struct {
 	*original
 	t     *testing.T
 	rnd   *rand.Rand
@@ -194,7 +263,7 @@ type damaged struct {
 	removed  bool // a live segment is gone
 }
 
-func (d *damaged) hit() {
+func (d *hurt) hit() {
 	names := slices.Sorted(maps.Keys(d.live))
 	name := names[d.rnd.IntN(len(names))]
 	if d.rnd.IntN(6) == 0 {
@@ -250,7 +319,7 @@ func (d *damaged) hit() {
 }
 
 // survivors are the live records that are still there.
-func (d *damaged) survivors() map[uint64]textLine {
+func (d *hurt) survivors() map[uint64]textLine {
 	all := map[uint64]textLine{}
 	for name, lines := range d.live {
 		for seq, l := range lines {
@@ -262,8 +331,8 @@ func (d *damaged) survivors() map[uint64]textLine {
 	return all
 }
 
-// state is what a store of these records shows.
-func state(now time.Time, records map[uint64]textLine) (keys map[string]textLine, samples []string) {
+// shown is what a store of these records shows.
+func shown(now time.Time, records map[uint64]textLine) (keys map[string]textLine, samples []string) {
 	keys = map[string]textLine{}
 	for _, seq := range slices.Sorted(maps.Keys(records)) {
 		if l := records[seq]; l.Ser != "" {
@@ -292,7 +361,7 @@ func TestRepairLosesOnlyWhatIsDamaged(t *testing.T) {
 	for i := range cases {
 		rnd := rand.New(rand.NewPCG(*repairSeed, uint64(i+1)))
 		o := list[rnd.IntN(len(list))]
-		d := &damaged{original: o, t: t, rnd: rnd, fs: o.fs.Clone(), texts: maps.Clone(o.files)}
+		d := &hurt{original: o, t: t, rnd: rnd, fs: o.fs.Clone(), texts: maps.Clone(o.files)}
 		for range rnd.IntN(5) {
 			d.hit()
 		}
@@ -310,7 +379,7 @@ func TestRepairLosesOnlyWhatIsDamaged(t *testing.T) {
 	}
 }
 
-func (d *damaged) repair(met map[string]int) {
+func (d *hurt) repair(met map[string]int) {
 	before := d.fs.Digest("")
 	report, err := annals.RepairFS(d.t.Context(), d.fs, brokenStore, repairedStore, nil)
 	alive := d.survivors()
@@ -358,11 +427,11 @@ func (d *damaged) repair(met map[string]int) {
 	}
 }
 
-func (d *damaged) require(what string, ok bool) {
+func (d *hurt) require(what string, ok bool) {
 	require.True(d.t, ok, "%s: %s", what, d.where)
 }
 
-func (d *damaged) sourceIsUntouched() bool {
+func (d *hurt) sourceIsUntouched() bool {
 	now := filesOf(d.t, d.fs, brokenStore)
 	delete(now, "LOCK")
 	return maps.Equal(d.texts, now)
@@ -370,9 +439,9 @@ func (d *damaged) sourceIsUntouched() bool {
 
 // guesses tells whether the compaction's argument can't hold: MANIFEST is gone,
 // files of a compaction lie about, and one that it read or wrote has vanished.
-func (d *damaged) guesses() bool { return d.manifest && d.leftover && d.removed }
+func (d *hurt) guesses() bool { return d.manifest && d.leftover && d.removed }
 
-func (d *damaged) savedIsRight(saved, alive map[uint64]textLine, report *annals.RepairReport) {
+func (d *hurt) savedIsRight(saved, alive map[uint64]textLine, report *annals.RepairReport) {
 	ever, live := map[uint64]textLine{}, map[uint64]textLine{}
 	for name, text := range d.files {
 		maps.Copy(ever, recordLines(d.t, text))
@@ -390,8 +459,8 @@ func (d *damaged) savedIsRight(saved, alive map[uint64]textLine, report *annals.
 	for seq := range alive {
 		require.Contains(d.t, saved, seq, "record %d is lost: %s: %+v", seq, d.where, report)
 	}
-	keys, samples := state(d.now, live)
-	now, nowSamples := state(d.now, saved)
+	keys, samples := shown(d.now, live)
+	now, nowSamples := shown(d.now, saved)
 	hurt := map[string]bool{}
 	for seq, l := range live {
 		if _, ok := alive[seq]; !ok {
@@ -413,7 +482,7 @@ func (d *damaged) savedIsRight(saved, alive map[uint64]textLine, report *annals.
 	}
 }
 
-func (d *damaged) listsWhatIsLost(saved map[uint64]textLine, report *annals.RepairReport) {
+func (d *hurt) listsWhatIsLost(saved map[uint64]textLine, report *annals.RepairReport) {
 	lost := 0
 	for name, lines := range d.live {
 		for seq := range lines {
@@ -447,7 +516,7 @@ func (d *damaged) listsWhatIsLost(saved map[uint64]textLine, report *annals.Repa
 
 // endedEarly tells whether all that spoke of a record of the open segment is gone
 // with it: nobody can tell then that it was there.
-func (d *damaged) endedEarly(name string, seq uint64) bool {
+func (d *hurt) endedEarly(name string, seq uint64) bool {
 	for other, l := range recordLines(d.t, d.texts[name]) {
 		if other > seq || strings.Contains(l.text, fmt.Sprintf(`"dur":%d,`, seq)) {
 			return false
@@ -458,7 +527,7 @@ func (d *damaged) endedEarly(name string, seq uint64) bool {
 
 // keepsWhatIsBad holds the bytes of every bad line of the live files against
 // quarantine.
-func (d *damaged) keepsWhatIsBad(report *annals.RepairReport) {
+func (d *hurt) keepsWhatIsBad(report *annals.RepairReport) {
 	out := map[string]bool{}
 	for _, l := range report.LeftOut {
 		out[path.Base(l.Path)] = true
@@ -486,14 +555,14 @@ func (d *damaged) keepsWhatIsBad(report *annals.RepairReport) {
 
 // opens makes sure that the outcome is a whole store that shows what was saved and
 // gives no number again.
-func (d *damaged) opens(saved map[uint64]textLine) {
+func (d *hurt) opens(saved map[uint64]textLine) {
 	report, err := annals.VerifyFS(d.t.Context(), d.fs, repairedStore, nil)
 	require.NoError(d.t, err, d.where)
 	require.Empty(d.t, report.Problems, d.where)
 	require.Empty(d.t, report.Leftover, d.where)
 	db, err := annals.Open(repairedStore, &annals.Options{FS: d.fs, Now: func() time.Time { return d.now }, Compaction: annals.Compaction{Off: true}})
 	require.NoError(d.t, err, d.where)
-	keys, samples := state(d.now, saved)
+	keys, samples := shown(d.now, saved)
 	for e, err := range db.Scan(annals.Range{}) {
 		require.NoError(d.t, err, d.where)
 		want, ok := keys[e.Key]
