@@ -506,7 +506,7 @@ func (d *hurt) listsWhatIsLost(saved map[uint64]textLine, report *annals.RepairR
 	}
 	if lost == 0 && !d.manifest && !d.removed {
 		for _, e := range report.Lost {
-			require.Fail(d.t, "nothing is lost", "%v: %s", e, d.where)
+			require.Fail(d.t, "nothing is lost", "%v: %s\n%+v\n%s", e, d.where, report, d.texts[path.Base(e.Path)])
 		}
 	}
 	for _, e := range report.Lost {
@@ -517,7 +517,10 @@ func (d *hurt) listsWhatIsLost(saved map[uint64]textLine, report *annals.RepairR
 // endedEarly tells whether all that spoke of a record of the open segment is gone
 // with it: nobody can tell then that it was there.
 func (d *hurt) endedEarly(name string, seq uint64) bool {
-	for other, l := range recordLines(d.t, d.texts[name]) {
+	for other, l := range d.live[name] {
+		if !strings.Contains(d.texts[name], l.text) {
+			continue
+		}
 		if other > seq || strings.Contains(l.text, fmt.Sprintf(`"dur":%d,`, seq)) {
 			return false
 		}
