@@ -130,10 +130,7 @@ func (b *backup) open(dir string) (path string, err error) {
 		return "", nil
 	}
 	src := b.version.byID[m.Open]
-	end, err := sizeOf(src)
-	if err != nil {
-		return "", err
-	}
+	end := src.ReaderAt.(interface{ Size() int64 }).Size() // of a segment that is open: how much of it holds lines
 	h, _, err := segment.ReadHeader(src, end, src.path)
 	if err != nil {
 		return "", err
@@ -152,21 +149,6 @@ func (b *backup) open(dir string) (path string, err error) {
 	}
 	m.Sealed = insertFooter(m.Sealed, copied.footer)
 	return path, nil
-}
-
-// sizeOf is how much of the open segment holds lines.
-func sizeOf(f *segmentFile) (int64, error) {
-	switch r := f.ReaderAt.(type) {
-	case interface{ Size() int64 }:
-		return r.Size(), nil
-	case interface{ Stat() (fs.FileInfo, error) }:
-		info, err := r.Stat()
-		if err != nil {
-			return 0, err
-		}
-		return info.Size(), nil
-	}
-	return 0, fmt.Errorf("annals: the size of %q is unknown", f.path)
 }
 
 // emptyDir makes a directory, or makes sure that it is empty. One that is there

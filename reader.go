@@ -3,6 +3,7 @@ package annals
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"iter"
 	"path/filepath"
@@ -137,12 +138,13 @@ func (st *readerState) replayOpen(op *opening) error {
 	if err != nil {
 		return err
 	}
-	op.files = append(op.files, &segmentFile{number: m.Open, path: op.path(m.Open), ReaderAt: file, Closer: file})
+	good := io.NewSectionReader(file, 0, op.verdict.End) // what lies behind it, the writer may cut off
+	op.files = append(op.files, &segmentFile{number: m.Open, path: op.path(m.Open), ReaderAt: good, Closer: file})
 	st.openSize = size
 	if err := file.SyncData(); err != nil && !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	scan := segment.NewScanner(file, 0, op.verdict.End)
+	scan := segment.NewScanner(good, 0, good.Size())
 	for scan.Scan() {
 		if l := scan.Line(); l.Kind == segment.RecordLine && l.View.Seq <= op.verdict.Last {
 			if err := op.add(m.Open, l, true); err != nil {

@@ -1,15 +1,20 @@
 package annals
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/annalsdb/annals/replace"
 )
 
 func openReader(t testing.TB, dir string) *Reader {
@@ -214,3 +219,59 @@ func TestReaderHidesWhatExpiresByItsOwnClock(t *testing.T) {
 	clock.move(time.Hour)
 	absent(t, r, "k")
 }
+
+// sealingFS cuts the padding of a segment off between the moment when a reader asks for
+// its size and the moment when it reads: as a writer does that seals it just then.
+type sealingFS struct{ replace.FS }
+
+func (s sealingFS) OpenFile(name string, flag int, perm fs.FileMode) (replace.File, error) {
+	file, err := s.FS.OpenFile(name, flag, perm)
+	return &sealingFile{file, name}, err
+}
+
+type sealingFile struct {
+	replace.File
+	name string
+}
+
+func (f *sealingFile) Stat() (fs.FileInfo, error) {
+	info, err := f.File.Stat()
+	if err != nil || !strings.HasSuffix(f.name, ".log") {
+		return info, err
+	}
+	text, err := os.ReadFile(f.name)
+	if err != nil {
+		return nil, err
+	}
+	return info, os.Truncate(f.name, int64(len(bytes.TrimRight(text, "\n"))+1))
+}
+
+func TestSegmentThatIsBeingSealedIsReadAndVerified(t *testing.T) {
+	db := open(t, nil)
+	put(t, db, "k", "v")
+	t.Run("reader", func(t *testing.T) {
+		r, err := OpenReader(killed(t, db), &ReaderOptions{FS: sealingFS{replace.OS}})
+		require.NoError(t, err)
+		defer r.Close()
+		present(t, r, "k", "v")
+	})
+	t.Run("verify", func(t *testing.T) {
+		report, err := VerifyFS(t.Context(), sealingFS{replace.OS}, killed(t, db), nil)
+		require.NoError(t, err)
+		require.Empty(t, report.Problems)
+		require.EqualValues(t, 1, report.Records)
+	})
+	t.Run("a reader's backup", func(t *testing.T) {
+		dir := killed(t, db)
+		r, err := OpenReader(dir, &ReaderOptions{FS: sealingFS{replace.OS}})
+		require.NoError(t, err)
+		defer r.Close()
+		segments := segmentsIn(t, dir)
+		edit(t, segments[len(segments)-1], func(text []byte) []byte { return append(text, newlines(64<<10)...) }) // as it was
+		copied := filepath.Join(t.TempDir(), "backup")
+		require.NoError(t, r.Backup(t.Context(), copied))
+		present(t, openReader(t, copied), "k", "v")
+	})
+}
+
+func newlines(n int) []byte { return bytes.Repeat([]byte{'\n'}, n) }

@@ -115,7 +115,7 @@ func (o *opening) examine() (err error) {
 	if err := tooLong(o.path(o.manifest.Open), size); err != nil {
 		return err
 	}
-	o.verdict, err = examineBesideWriter(file, size, o.path(o.manifest.Open), o.manifest.Store, o.manifest.Open)
+	o.verdict, err = examineBesideWriter(file, o.path(o.manifest.Open), o.manifest.Store, o.manifest.Open)
 	if err == nil && o.verdict.Header.First != o.manifest.Seq {
 		err = wrongFirst(o.path(o.manifest.Open), o.verdict.Header.First, o.manifest.Seq)
 	}
@@ -127,13 +127,19 @@ func wrongFirst(path string, first, seq uint64) *CorruptError {
 	return &CorruptError{Path: path, Reason: fmt.Sprintf("it begins with record %d, MANIFEST says %d", first, seq)}
 }
 
-// examineBesideWriter is segment.Examine for a file that somebody may be writing:
-// a scan that reads one part before and the next part after a batch was written
-// can take that for damage. Damage is there when one looks again.
-func examineBesideWriter(r io.ReaderAt, size int64, path, store string, number uint64) (v segment.Verdict, err error) {
+// examineBesideWriter is segment.Examine for a file that somebody may be writing: a
+// scan that reads one part before and the next part after a batch was written can take
+// that for damage, and a file that is being sealed ends before the padding that it had.
+// Damage is there when one looks again.
+func examineBesideWriter(file replace.File, path, store string, number uint64) (v segment.Verdict, err error) {
 	for range 3 {
-		if v, err = segment.Examine(r, size, path, store, number); !errors.Is(err, ErrCorrupt) {
-			break
+		var info fs.FileInfo
+		if info, err = file.Stat(); err != nil {
+			return v, err
+		}
+		v, err = segment.Examine(file, info.Size(), path, store, number)
+		if !errors.Is(err, ErrCorrupt) && !errors.Is(err, io.ErrUnexpectedEOF) {
+			return v, err
 		}
 	}
 	return v, err

@@ -3,7 +3,6 @@ package annals
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"path/filepath"
 
@@ -128,7 +127,7 @@ func (v *verifier) unlisted() error {
 }
 
 // withFile opens a listed segment; that it is missing is a problem.
-func (v *verifier) withFile(number uint64, fn func(r io.ReaderAt, size int64, path string) error) (err error) {
+func (v *verifier) withFile(number uint64, fn func(file replace.File, size int64, path string) error) (err error) {
 	op := opening{opts: Options{FS: v.fs}, dir: v.dir}
 	file, size, err := op.open(number)
 	if done, err := v.note(err, op.path(number)); done {
@@ -141,8 +140,8 @@ func (v *verifier) withFile(number uint64, fn func(r io.ReaderAt, size int64, pa
 }
 
 func (v *verifier) sealed(f *segment.Footer) error {
-	return v.withFile(f.Segment, func(r io.ReaderAt, size int64, path string) error {
-		problems, err := segment.CheckSealed(r, size, path, v.manifest.Store, *f, v.count)
+	return v.withFile(f.Segment, func(file replace.File, size int64, path string) error {
+		problems, err := segment.CheckSealed(file, size, path, v.manifest.Store, *f, v.count)
 		v.report.Problems = append(v.report.Problems, problems...)
 		return err
 	})
@@ -163,8 +162,8 @@ func (v *verifier) count(l *segment.Line) error {
 
 // open judges the open segment as Open would.
 func (v *verifier) open() error {
-	return v.withFile(v.manifest.Open, func(r io.ReaderAt, size int64, path string) error {
-		verdict, err := examineBesideWriter(r, size, path, v.manifest.Store, v.manifest.Open)
+	return v.withFile(v.manifest.Open, func(file replace.File, _ int64, path string) error {
+		verdict, err := examineBesideWriter(file, path, v.manifest.Store, v.manifest.Open)
 		if done, err := v.note(err, path); done {
 			return err
 		}
