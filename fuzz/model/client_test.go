@@ -213,7 +213,7 @@ func (o *onlooker) findAgain(db *annals.Store) {
 	if !o.w.c.GreaterOrEqual(db.Durable(), seen[len(seen)-1].seq, "a watcher was shown a record that a crash took away") {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second) // one that is missing would be waited for
 	defer cancel()
 	i := 0
 	for r, err := range db.Watch(ctx, seen[0].seq) {

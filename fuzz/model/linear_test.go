@@ -86,6 +86,7 @@ type world struct {
 	seed uint64
 	sum  *met
 
+	broken atomic.Bool  // a sync has failed, since the last crash
 	stamp  atomic.Int64 // orders calls and returns
 	values atomic.Int32 // the last that was written
 
@@ -97,6 +98,7 @@ type world struct {
 	ending  bool // no crash any more
 	up      sync.Cond
 	crashed *faultfs.FS
+	durable uint64   // by the store's own word, before the crash
 	crashes []int64  // their stamps
 	firsts  []uint64 // the first numbers after them, before which some may be missing
 	history []porcupine.Operation
@@ -133,6 +135,7 @@ func (w *world) plan(fs *faultfs.FS, epoch int) {
 	if w.seed%3 == 0 {
 		fs.Failure = faultfs.XFS
 	}
+	w.broken.Store(false)
 	changes, syncs := 10+w.draw(120), 0
 	if w.draw(3) == 0 {
 		changes, syncs = 0, 5+w.draw(50)
@@ -148,6 +151,7 @@ func (w *world) plan(fs *faultfs.FS, epoch int) {
 			}
 		case faultfs.SyncData:
 			if syncs--; syncs == 0 {
+				w.broken.Store(true)
 				return &faultfs.Fault{Err: syscall.EIO}
 			}
 		}
@@ -181,6 +185,7 @@ func (w *world) crash(epoch int) {
 	}
 	w.epoch++
 	w.down = true
+	w.durable = w.db.Durable()
 	share := float64(w.draw(5)) / 4
 	w.crashed = w.fs.Crash(func(int) bool { return float64(w.draw(1000)) < 1000*share })
 	w.crashes = append(w.crashes, w.stamp.Add(1))
@@ -202,6 +207,9 @@ func (w *world) ended(client, epoch int, begun int64, c call, a answer, err erro
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var failed *annals.FailedError
+	if errors.As(err, &failed) && epoch == w.epoch {
+		w.c.True(w.broken.Load(), "the store has failed, though no sync has: %v", err)
+	}
 	switch {
 	case epoch != w.epoch:
 		a = answer{unknown: true}
@@ -308,11 +316,12 @@ func (w *world) recoverAll(ctx context.Context) {
 			w.mu.Unlock()
 			return
 		}
-		old, epoch, fs := w.db, w.epoch, w.crashed
+		old, epoch, fs, durable := w.db, w.epoch, w.crashed, w.durable
 		w.mu.Unlock()
 
 		w.count(old)
 		db := w.open(fs)
+		w.c.GreaterOrEqual(db.Durable(), durable, "Durable was not true")
 		for _, o := range w.watchers {
 			o.findAgain(db)
 		}
