@@ -190,16 +190,14 @@ func TestSecurityNumbersAreCheckedBeforeUse(t *testing.T) {
 			changes = append(changes, change{segment.Name(1), field, value})
 		}
 	}
-	for _, c := range []change{ // numbers that are fine by themselves
+	changes = append(changes, []change{ // numbers that are fine by themselves
 		{manifestName, "segments", "9007199254740991"}, {manifestName, "segments", "0"}, {manifestName, "next", "1"},
 		{manifestName, "history", "9007199254740991"}, {manifestName, "seq", "1"}, {manifestName, "first", "9007199254740991"},
 		{manifestName, "last", "9007199254740991"}, {manifestName, "records", "9007199254740991"},
 		{manifestName, "bytes", "9007199254740991"}, {manifestName, "bytes", "1"}, {manifestName, "sealed", "9007199254740991"},
 		{segment.Name(1), "bytes", "9007199254740991"}, {segment.Name(1), "records", "9007199254740991"}, {segment.Name(1), "first", "2"},
 		{segment.Name(1), "seq", "9007199254740991"}, {segment.Name(1), "last", "9007199254740991"},
-	} {
-		changes = append(changes, c)
-	}
+	}...)
 	tried := 0
 	for _, c := range changes {
 		source := good
@@ -447,7 +445,7 @@ func TestSecurityPayloadNeverImitatesStructure(t *testing.T) {
 			b.Put(key, []byte(value))
 			written++
 			if name := strings.ToValidUTF8(random(255), ""); name != "" {
-				b.Append(name[:len(name)], []byte(random(1000)))
+				b.Append(name, []byte(random(1000)))
 				written++
 			}
 		}

@@ -288,7 +288,7 @@ func TestSecurityNothingPlantedAtTheLastMomentIsFollowed(t *testing.T) {
 	source := open(t, nil)
 	put(t, source, "k", "v")
 	require.NoError(t, source.Close())
-	for _, name := range []string{lockName, manifestName, segment.Name(1)} {
+	for _, name := range []string{manifestName, segment.Name(1), lockName} {
 		dir, elsewhere := copyDir(t, source.dir), copyDir(t, source.dir)
 		path, victim := filepath.Join(dir, name), filepath.Join(elsewhere, name)
 		swap := func(opened string) error {
@@ -303,7 +303,7 @@ func TestSecurityNothingPlantedAtTheLastMomentIsFollowed(t *testing.T) {
 		before := tree(t, elsewhere)
 		lock, err := os.ReadFile(filepath.Join(elsewhere, lockName))
 		require.NoError(t, err)
-		_, err = Open(dir, &Options{FS: fsys})
+		within(t, name, func() { _, err = Open(dir, &Options{FS: fsys}) })
 		require.ErrorIs(t, err, replace.ErrNotRegular, name)
 		sameTree(t, before, tree(t, elsewhere))
 		now, err := os.ReadFile(filepath.Join(elsewhere, lockName))
@@ -418,7 +418,7 @@ func TestSecurityLockChangesNoOtherFile(t *testing.T) {
 	require.NoError(t, db.Close())
 	_, err = OpenReader(db.dir, nil)
 	require.NoError(t, err)
-	db = openAt(t, db.dir, nil)
+	openAt(t, db.dir, nil)
 	now, err := os.ReadFile(lock)
 	require.NoError(t, err)
 	require.Equal(t, string(before[lockSize:]), string(now[lockSize:]), "LOCK is not truncated")
@@ -448,7 +448,7 @@ func TestSecurityKeysAreNeverFileNames(t *testing.T) {
 	_, err := db.Compact(t.Context(), nil)
 	require.NoError(t, err)
 	require.NoError(t, db.Backup(t.Context(), filepath.Join(root, "in", "backup")))
-	db = reopen(t, db, nil)
+	require.NoError(t, db.Close())
 	_, err = Repair(t.Context(), dir, filepath.Join(root, "in", "repaired"), nil)
 	require.NoError(t, err)
 
@@ -462,5 +462,4 @@ func TestSecurityKeysAreNeverFileNames(t *testing.T) {
 		return err
 	}))
 	require.Greater(t, len(made), 6)
-	require.NoError(t, db.Close())
 }
