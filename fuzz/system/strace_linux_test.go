@@ -428,3 +428,21 @@ func (p *prepared) judge(t testing.TB, r result, h *history) {
 	}
 	h.goesOn(t, r.dir)
 }
+
+// Where no record can be synced none is acknowledged, whatever the policy.
+func TestNothingIsAcknowledgedWithoutItsSync(t *testing.T) {
+	needs(t, "strace")
+	rnd := seeded(t)
+	for _, policy := range []string{"always", "2ms", "never"} {
+		t.Run(policy, func(t *testing.T) {
+			dir, h := filepath.Join(t.TempDir(), "store"), newHistory(rnd)
+			trace := filepath.Join(t.TempDir(), "trace")
+			l := load{dir: dir, args: []string{"--sync", policy, "--segment-size", small}, binary: plain, small: true, commits: 100}
+			l.wrap = injection{"fdatasync", "error=EIO", "1+"}.command(trace)
+			o, acked := l.run(t, h)
+			o.failed(t, "input/output error")
+			require.Zero(t, acked, "an op was acknowledged, and no sync has succeeded")
+			h.goesOn(t, dir)
+		})
+	}
+}
