@@ -116,6 +116,7 @@ func TestFullDiskLosesNothing(t *testing.T) {
 	onEachDisk(t, func(t *testing.T, disk string, h *history) {
 		for _, policy := range []string{"always", "20ms", "never"} {
 			h := newHistory(h.rnd)
+			h.fat = true
 			fillAndGoOn(t, disk, policy, h)
 			require.NoError(t, os.RemoveAll(filepath.Join(disk, "store")))
 		}

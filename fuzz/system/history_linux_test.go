@@ -85,6 +85,7 @@ type history struct {
 	known   int    // so many ops are known to be there and must stay
 	lastSeq uint64 // the greatest sequence number ever acknowledged
 	live    bool   // few keys are written twice: nothing to compact
+	fat     bool   // values are large: a disk is soon full
 	made    int    // ops ever made, so that no two are alike
 }
 
@@ -98,7 +99,10 @@ func (h *history) next() *commit {
 		n = 2 + h.rnd.IntN(5)
 	}
 	size := h.rnd.IntN(200)
-	if h.rnd.IntN(16) == 0 {
+	switch {
+	case h.fat:
+		size = h.rnd.IntN(24 << 10)
+	case h.rnd.IntN(16) == 0:
 		size = 4<<10 + h.rnd.IntN(40<<10)
 	}
 	return h.add(n, size)

@@ -224,7 +224,7 @@ func holdStore(args []string) error {
 	if err := db.Put("k", []byte("1")); err != nil {
 		return err
 	}
-	child := exec.Command("sleep", "600")
+	child := exec.Command("sleep", "60")
 	if err := child.Start(); err != nil {
 		return err
 	}

@@ -9,7 +9,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -47,8 +49,40 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if os.Getuid() == 0 && os.Getenv(mountsEnv) == "" {
+		if code, ok := inOwnMounts(); ok {
+			os.Exit(code)
+		}
+	}
 	flag.Parse()
 	os.Exit(buildAndRun(m))
+}
+
+// mountsEnv is set where this test binary has a mount namespace of its own.
+const mountsEnv = "ANNALS_SYSTEM_MOUNTS"
+
+// inOwnMounts runs this test binary again, with the same arguments, in a mount
+// namespace of its own: however it ends, what it has mounted goes with it. It
+// returns false where that is not allowed; then it is left to the tests.
+func inOwnMounts() (code int, ok bool) {
+	runtime.LockOSThread() // Pdeathsig comes when the thread ends that has started the child
+	cmd := exec.Command(os.Args[0], os.Args[1:]...)
+	cmd.Env = append(os.Environ(), mountsEnv+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	signals := make(chan os.Signal, 1) // go test asks for all stacks by SIGQUIT when the time is up
+	signal.Notify(signals, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGTERM)
+	if err := cmd.Start(); err != nil {
+		signal.Reset()
+		return 0, false
+	}
+	go func() {
+		for s := range signals {
+			cmd.Process.Signal(s)
+		}
+	}()
+	cmd.Wait()
+	return cmd.ProcessState.ExitCode(), true
 }
 
 func buildAndRun(m *testing.M) int {
