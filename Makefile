@@ -9,7 +9,7 @@ FUZZTIME    := 60s
 SOAK        := 8h
 export GOFLAGS := -buildvcs=false
 
-.PHONY: help run build test check race slow cross crash bench kill mutants model soak fuzz cover clean vuln system
+.PHONY: help run build test check race slow cross crash bench kill mutants model soak fuzz cover clean vuln system damage
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -30,8 +30,8 @@ check: ## gofmt, vet, staticcheck
 race: ## all tests of all modules under the race detector, the scripts and the Python checker among them
 	@for m in $(MODULES); do echo "test: $$m"; (cd $$m && go test -race -timeout 15m ./...) || exit 1; done
 
-slow: ## what the race detector would make too slow: a million keys, all crash sequences
-	go test -count=1 -v -run 'Million|CrashAnywhere' . ./fuzz
+slow: ## what the race detector would make too slow: a million keys, all crash sequences, all damage
+	go test -count=1 -v -run 'Million|CrashAnywhere|TestDamage' . ./fuzz
 
 cross: ## build for every platform
 	@for p in $(PLATFORMS); do echo "build: $$p"; for m in $(MODULES); do \
@@ -61,6 +61,15 @@ system: ## the real binary: 20,000 kills, every fault at every system call, ever
 fuzz: ## run each native fuzz target for FUZZTIME
 	@for t in $$(grep -rhoE 'func Fuzz[A-Za-z0-9]+' --include='*_test.go' segment | sed 's/func //'); do \
 		echo "fuzz: $$t"; go test ./segment -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) || exit 1; done
+
+fuzz: ## run each native fuzz target of each module for FUZZTIME
+	@for m in $(MODULES); do (cd $$m && go test -list '^Fuzz' ./... | \
+		awk '/^Fuzz/ { name[++n] = $$1 } /^ok/ { for (i = 1; i <= n; i++) print name[i], $$2; n = 0 }' | \
+		while read -r target package; do echo "fuzz: $$target in $$package"; \
+			go test $$package -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x </dev/null || exit 1; done) || exit 1; done
+
+damage: ## damage small stores at random in a million ways
+	go test ./fuzz -count=1 -v -run 'TestDamage$$' -damage.random=150000 -timeout 120m
 
 vuln: ## known vulnerabilities in what is called; asks vuln.go.dev, so it needs a network and is no part of test
 	@for m in $(MODULES); do echo "govulncheck: $$m"; (cd $$m && go run $(GOVULNCHECK) ./...) || exit 1; done

@@ -220,7 +220,7 @@ func (sw *damageSweep) random(try func(string, damaged)) {
 	names := slices.Sorted(maps.Keys(sw.s.image))
 	for n := range *damageRandom {
 		r := rand.New(rand.NewPCG(*damageSeed, uint64(n)))
-		d := damaged{name: fmt.Sprint(n), files: storeImage{}, whole: true, fixed: n%16 == 0}
+		d := damaged{name: fmt.Sprint(n), files: storeImage{}, whole: true, moved: true, fixed: n%16 == 0}
 		for range 1 + r.IntN(2) {
 			name := names[r.IntN(len(names))]
 			now, ok := d.files[name]

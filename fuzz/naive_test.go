@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -97,7 +98,7 @@ var naiveKinds = func() map[string]*regexp.Regexp {
 	return kinds
 }()
 
-var newerFormat = regexp.MustCompile(`\A\{"annals":([1-9][0-9]{0,15})[^0-9]`)
+var newerFormat = regexp.MustCompile(`\A\{"annals":([1-9][0-9]{0,15})(?:[^0-9\x00-\x1f][^\x00-\x1f]*)?\}\z`)
 
 // naiveLines takes a file apart. An end without a newline is a bad line.
 func naiveLines(raw []byte) []naiveLine {
@@ -338,7 +339,9 @@ type naiveStore struct {
 	records  []naiveLine // by seq
 	broken   []uint64    // sealed segments that are damaged and hold only samples
 	open     naiveOpen
-	greatest uint64 // no valid line of a listed segment names a greater number
+	spans    [][2]uint64 // the numbers in each segment that is in their order
+	recorded int64       // the greatest time in a mark of the open segment
+	greatest uint64      // no valid line of a listed segment names a greater number
 }
 
 func naiveName(n uint64) string { return fmt.Sprintf("%020d.log", n) }
@@ -362,7 +365,7 @@ func naiveRead(files storeImage) (s naiveStore) {
 	for _, f := range s.footers {
 		s.sealed(files, f)
 	}
-	if s.manifest.Open != 0 && s.why == "" {
+	if s.manifest.Open != 0 {
 		s.readOpen(files)
 	}
 	slices.SortFunc(s.records, func(a, b naiveLine) int { return cmp.Compare(a.Seq, b.Seq) })
@@ -430,6 +433,9 @@ func (s *naiveStore) sealed(files storeImage, f naiveLine) {
 	switch {
 	case valid:
 		s.records = append(s.records, records...)
+		if lines[0].Order != "key" {
+			s.spans = append(s.spans, [2]uint64{f.First, f.Last})
+		}
 	case newerIn(raw):
 		s.newer = true
 	case ok && len(lines) > 0 && lines[0].kind == "header" && lines[0].Order == "seq" && lines[0].Store == s.manifest.Store && lines[0].Segment == f.Sealed:
@@ -442,14 +448,25 @@ func (s *naiveStore) sealed(files storeImage, f naiveLine) {
 func (s *naiveStore) readOpen(files storeImage) {
 	name := naiveName(s.manifest.Open)
 	s.open = naiveExamine(files[name], s.manifest.Store, s.manifest.Open)
-	s.see(naiveLines(files[name]))
+	lines := naiveLines(files[name])
+	s.see(lines)
+	for _, l := range lines {
+		if l.kind == "mark" {
+			s.recorded = max(s.recorded, naiveMicros(l.Now))
+		}
+	}
 	switch {
 	case newerIn(files[name]):
 		s.newer = true
-	case !s.open.valid || s.open.first != s.manifest.Seq:
+	case s.why == "" && (!s.open.valid || s.open.first != s.manifest.Seq):
 		*s = s.bad(name, "not valid")
 	}
 	s.records = append(s.records, s.open.records...)
+}
+
+// now is the store's time when it is opened at a time.
+func (s *naiveStore) now(at time.Time) int64 {
+	return max(at.UnixMicro(), naiveMicros(s.manifest.Clock), s.recorded)
 }
 
 func (s *naiveStore) see(lines []naiveLine) {
