@@ -37,8 +37,8 @@ cross: ## build for every platform
 	@for p in $(PLATFORMS); do echo "build: $$p"; for m in $(MODULES); do \
 		(cd $$m && CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./...) || exit 1; done; done
 
-crash: ## a million crashes: in every step, of many more workloads, with more of the recoveries crashed
-	go test ./fuzz -count=1 -v -run CrashAnywhere -crash.every -crash.all=12 -crash.random=8 -crash.lengths=4096 -crash.long=200 -crash.deep=50 -crash.states=1000000 -timeout 120m
+crash: ## a million crashes and more: all subsets of what is pending, every byte of a write, 200 long workloads
+	go test ./fuzz -count=1 -v -run CrashAnywhere -crash.both -crash.all=12 -crash.random=8 -crash.lengths=512 -crash.long=200 -crash.deep=100 -crash.states=1000000 -timeout 120m
 
 bench: ## the store beside its peers and the raw system calls; BENCH=quick or BENCH=large
 	cd bench && GOWORK=off go run . $(addprefix -,$(BENCH))

@@ -38,6 +38,7 @@ func init() {
 		"burst":  (*machine).burst,
 		"idle":   (*machine).idle,
 		"sync":   (*machine).sync,
+		"tidy":   (*machine).tidy,
 	}
 }
 
@@ -73,8 +74,10 @@ type machine struct {
 	last struct { // crash point
 		op, floor, effects int
 	}
-	seen map[seenState]bool
-	gate chan struct{} // if not nil, what changes the file system waits for it
+	seen   map[seenState]bool
+	gate   chan struct{}         // if not nil, what changes the file system waits for it ...
+	gated  func(faultfs.Op) bool // ... if this is so
+	merges bool                  // the store compacts by itself
 
 	watch struct {
 		sync.Mutex
@@ -88,7 +91,7 @@ type machine struct {
 
 func newMachine(t *testing.T, s sequence, sum *sums) *machine {
 	m := &machine{T: t, ledger: newLedger(), name: s.String(), rnd: rand.New(rand.NewPCG(*crashSeed, s.hash())), fs: faultfs.New(), sum: sum,
-		policy: policies[s.policy], depth: 1, rich: len(s.steps) > 3, next: 1, seen: map[seenState]bool{}}
+		policy: policies[s.policy], depth: 1, rich: len(s.steps) >= 30, next: 1, seen: map[seenState]bool{}}
 	m.now = time.Unix(1_750_000_000, 0)
 	m.fs.Tear = s.tear
 	m.fs.Hook(m.hook)
@@ -101,7 +104,7 @@ func (m *machine) hook(op faultfs.Op) {
 	if !op.Kind.Changes() {
 		return
 	}
-	if m.gate != nil {
+	if m.gate != nil && m.gated(op) {
 		<-m.gate
 	}
 	m.guard(func() { m.crash(op) })
@@ -135,7 +138,9 @@ func (m *machine) options(fs *faultfs.FS, policy annals.SyncPolicy) *annals.Opti
 
 // open opens the store of a machine that is no fork.
 func (m *machine) open() {
-	db, err := annals.Open(storeDir, m.options(m.fs, m.policy))
+	opts := m.options(m.fs, m.policy)
+	opts.Compaction.Off = !m.merges
+	db, err := annals.Open(storeDir, opts)
 	m.must(err)
 	next, err := nextSeq(m.fs)
 	m.must(err)
@@ -278,8 +283,9 @@ func (m *machine) big() {
 	m.commit(put("k0", m.value(2200)), put("k1", m.value(2200)), sample(m.value(0)))
 }
 
-// rotate fills the segment, so that the next commit goes to another.
-func (m *machine) rotate() { m.commit(put("full", m.value(3900))) }
+// rotate fills the segment, so that the next commit goes to another. There is room
+// for one small put before it.
+func (m *machine) rotate() { m.commit(put("full", m.value(3869))) }
 
 func (m *machine) compact() {
 	_, err := m.db.Compact(context.Background(), nil)
@@ -327,7 +333,7 @@ func (m *machine) update() {
 // burst submits several commits before the first of them is written: what comes
 // behind that one shares a write and a sync.
 func (m *machine) burst() {
-	m.gate = make(chan struct{})
+	m.gate, m.gated = make(chan struct{}), func(faultfs.Op) bool { return true }
 	var commits []*annals.Commit
 	for i := range 4 {
 		writes := []write{put(m.key(), m.value(0))}
@@ -345,6 +351,23 @@ func (m *machine) burst() {
 	}
 	m.acknowledged(m.states[m.submitted()], m.next-1, nil)
 	m.gate = nil
+}
+
+// tidy has the store compact by itself what is worth it, which is some of the
+// segments, where compact takes all.
+func (m *machine) tidy() {
+	m.close()
+	m.gate, m.gated = make(chan struct{}), func(op faultfs.Op) bool { // until we are ready to look
+		_, err := m.fs.ReadFile(op.Path)
+		return op.Kind == faultfs.Open && strings.HasSuffix(op.Path, ".log") && err != nil
+	}
+	m.merges = true
+	m.open()
+	close(m.gate)
+	m.atRest()
+	m.gate, m.merges = nil, false
+	m.showsAll()
+	m.reopen()
 }
 
 // idle lets the log rest for so long that it says that all is durable.
@@ -502,7 +525,7 @@ func (m *machine) end() {
 // shorter sequences cover the rest.
 func (m *machine) run(names []string) {
 	defer m.end()
-	short := len(names) <= shortest && !*crashEvery
+	short := len(names) <= shortest
 	m.quiet = short && len(names) > 1
 	m.open()
 	for i, name := range names {

@@ -82,34 +82,37 @@ func (p *planner) sort() {
 
 // all yields the states. Those of few effects are all subsets; those of more are
 // none, all, each prefix, each all-but-one, each only-one, and random subsets. Then
-// come writes that are not just there or not.
+// come writes that are not just there or not. In a recovery there are fewer, or
+// there would be no end.
 func (p *planner) all() iter.Seq[fates] {
 	return func(yield func(fates) bool) {
-		n := len(p.free)
-		switch {
-		case len(p.fresh) == 0 && p.since > 0:
+		if len(p.fresh) == 0 && p.since > 0 {
 			return
-		case p.depth > 1 && !*crashEvery:
-			yield(p.subset(func(int) bool { return false }))
-			yield(p.subset(func(int) bool { return true }))
-		case n <= *crashAll:
-			for bits := range 1 << n {
+		}
+		random := *crashRandom
+		switch {
+		case p.depth > 1:
+			p.choose(yield, func(int) bool { return false })
+			p.choose(yield, func(int) bool { return true })
+			random = 1
+		case len(p.free) <= *crashAll:
+			for bits := range 1 << len(p.free) {
 				p.choose(yield, func(i int) bool { return bits>>i&1 == 1 })
 			}
 		default:
 			p.choose(yield, func(int) bool { return false })
 			p.choose(yield, func(int) bool { return true })
-			for i := range n {
+			for i := range p.free {
 				p.choose(yield, func(j int) bool { return j < i })
 				p.choose(yield, func(j int) bool { return j != i })
 				p.choose(yield, func(j int) bool { return j == i })
 			}
 		}
-		for range *crashRandom {
+		for range random {
 			yield(p.subset(func(int) bool { return p.rnd.IntN(2) == 0 }))
 			yield(p.torn(func(int) bool { return p.rnd.IntN(3) > 0 }))
 		}
-		if p.depth == 1 || *crashEvery {
+		if p.depth == 1 {
 			p.fills(yield)
 			p.lengths(yield)
 		}
@@ -169,7 +172,7 @@ func tear(rnd *rand.Rand, e faultfs.Effect) faultfs.Fate {
 func (p *planner) fills(yield func(fates) bool) {
 	for _, i := range p.write {
 		all := []faultfs.Fill{faultfs.Zeros, faultfs.Ones, faultfs.Noise}
-		if !*crashEvery {
+		if !*crashBoth {
 			all = all[p.rnd.IntN(3):][:1]
 		}
 		for _, fill := range all {
@@ -198,7 +201,11 @@ func (p *planner) lengths(yield func(fates) bool) {
 			text = max(text, e.Off+int64(e.End))
 		}
 	}
-	step := max(1, (text-first)/int64(*crashLengths))
+	lengths := int64(*crashLengths)
+	if p.rich {
+		lengths = min(lengths, 16) // of its many writes
+	}
+	step := max(1, (text-first)/lengths)
 	for at := first + 1 + p.rnd.Int64N(step); at < end; at += step {
 		if at > text {
 			step = max(step, 256)

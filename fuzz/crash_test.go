@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -22,13 +23,13 @@ import (
 
 var (
 	crashSeed    = flag.Uint64("crash.seed", 1, "seed of the crash enumeration")
-	crashOnly    = flag.String("crash.only", "", `run these steps only, for example "put rotate compact"; a policy and 512 or 4096 before them select one run of them`)
+	crashOnly    = flag.String("crash.only", "", `run these steps only, for example "put rotate compact"; before them may stand a policy (always, every, never) and where writes tear (512, 4096)`)
 	crashAll     = flag.Int("crash.all", 5, "up to how many pending effects all subsets of them are tried")
 	crashRandom  = flag.Int("crash.random", 1, "random subsets of pending effects at each crash point")
 	crashLengths = flag.Int("crash.lengths", 12, "at how many bytes of its text, about, a write is cut short")
 	crashLong    = flag.Int("crash.long", 4, "random sequences of length 30")
 	crashDeep    = flag.Int("crash.deep", 100, "of how many crash states one has its recovery crashed too")
-	crashEvery   = flag.Bool("crash.every", false, "crash in every step of a short sequence, not just in its last: shorter sequences cover the rest; tear every sequence at 512 and at 4096 bytes; try every fill")
+	crashBoth    = flag.Bool("crash.both", false, "tear the writes of every sequence at 512 and then at 4096 bytes, and try every fill")
 	crashStates  = flag.Int("crash.states", 30000, "the number of crash states that a run must judge")
 	crashWorkers = flag.Int("crash.workers", runtime.GOMAXPROCS(0), "how many sequences run at a time")
 )
@@ -37,7 +38,17 @@ var (
 // combined with them in pairs.
 var (
 	shortSteps = []string{"put", "delete", "batch", "big", "rotate", "compact", "reopen", "expire"}
-	moreSteps  = []string{"append", "update", "ttl", "burst", "idle"}
+	moreSteps  = []string{"append", "update", "ttl", "burst", "idle", "tidy"}
+
+	// What takes more steps to get to: a compaction of some segments only, which
+	// must keep a tombstone, or an expired record, as long as an older segment holds
+	// the key; compactions of compacted segments; several commits behind them.
+	longerSteps = []string{
+		"put rotate put put delete reopen tidy put",
+		"put rotate ttl expire reopen tidy put",
+		"put rotate put put delete burst tidy burst reopen",
+		"batch big delete big update compact ttl reopen tidy expire compact",
+	}
 )
 
 const shortest = 3
@@ -65,12 +76,17 @@ func (s sequence) hash() uint64 {
 	return h.Sum64()
 }
 
-// selected tells whether -crash.only names the sequence.
-func (s sequence) selected(only string) bool {
+// named returns the sequences that -crash.only names.
+func named(only string) []sequence {
 	words := strings.Fields(only)
-	return strings.HasSuffix(only, strings.Join(s.steps, " ")) && !slices.ContainsFunc(words[:len(words)-len(s.steps)], func(w string) bool {
-		return w != s.policy && w != fmt.Sprint(s.tear)
-	})
+	policy := "always"
+	if _, ok := policies[words[0]]; ok {
+		policy, words = words[0], words[1:]
+	}
+	if tear, err := strconv.ParseInt(words[0], 10, 64); err == nil {
+		return []sequence{{policy, tear, words[1:]}}
+	}
+	return []sequence{{policy, faultfs.Piece, words}, {policy, faultfs.Page, words}}
 }
 
 // replay is the command that judges the same states again.
@@ -123,11 +139,7 @@ func TestCrashAnywhere(t *testing.T) {
 	for _, c := range total.columns() {
 		t.Logf("%9d %s", *c.n, c.name)
 	}
-	switch {
-	case *crashOnly != "":
-		require.NotZero(t, total.made, "no sequence is called %q", *crashOnly)
-		return
-	case underRace:
+	if *crashOnly != "" || underRace {
 		require.NotZero(t, total.judged)
 		return
 	}
@@ -146,6 +158,12 @@ func (s *sums) add(o *sums) {
 
 // sequences returns the workloads of this run.
 func sequences() (list []sequence) {
+	if *crashOnly != "" {
+		return named(*crashOnly)
+	}
+	for _, steps := range longerSteps {
+		list = append(list, both("always", strings.Fields(steps))...)
+	}
 	for _, steps := range workloads(shortSteps, shortest) {
 		list = append(list, both("always", steps)...)
 	}
@@ -167,9 +185,6 @@ func sequences() (list []sequence) {
 		policy := []string{"always", "always", "every", "never"}[i%4]
 		list = append(list, both(policy, randomSteps(rnd, policy))...)
 	}
-	if *crashOnly != "" {
-		return slices.DeleteFunc(list, func(s sequence) bool { return !s.selected(*crashOnly) })
-	}
 	if underRace { // a sample of them: races hide in the code, not in the states
 		rnd.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 		list = list[:len(list)/12]
@@ -178,11 +193,11 @@ func sequences() (list []sequence) {
 }
 
 // both returns a workload with writes that are torn at 512 bytes and at 4,096; or
-// one of the two, by its name, if there is no time for both.
+// one of the two, by its name, where there is no time for both.
 func both(policy string, steps []string) []sequence {
 	a, b := sequence{policy, faultfs.Piece, steps}, sequence{policy, faultfs.Page, steps}
 	switch {
-	case *crashEvery:
+	case *crashBoth && len(steps) < 30:
 		return []sequence{a, b}
 	case a.hash()%4 > 0:
 		return []sequence{a}
