@@ -135,6 +135,7 @@ func TestWhatASealedSegmentHasLostIsSaid(t *testing.T) {
 		"lines swapped":                   {func(l []string) []string { l[7], l[8] = l[8], l[7]; return l }, []found{{7, 10, 10}, {8, 0, 0}}},
 		"a blank line":                    {func(l []string) []string { return slices.Insert(l, 7, "\n") }, []found{{7, 0, 0}}},
 		"a header inside":                 {func(l []string) []string { return slices.Insert(l, 7, l[0]) }, []found{{7, 0, 0}}},
+		"a mark inside what is damaged":   {func(l []string) []string { l[5] = broken(l[5]); return slices.Insert(l, 6, l[3]) }, []found{{5, 8, 8}}},
 		"a mark inside a commit":          {func(l []string) []string { return slices.Insert(l, 5, l[3]) }, []found{{5, 0, 0}}},
 	} {
 		t.Run(why, func(t *testing.T) {
@@ -201,6 +202,47 @@ func TestAFooterIsTheLastLine(t *testing.T) {
 	} {
 		want := footerOf(2, 5, 5, 1, before)
 		require.NotEmpty(t, check(t, text, want))
+	}
+}
+
+// What is behind the footer is a problem of its own, also where the line before
+// the footer is another.
+func TestLinesBehindTheFooterAreReported(t *testing.T) {
+	text, f := sealed(5, 12, whole()...)
+	lines := whole()
+	lines[10] = broken(lines[10])
+	for why, c := range map[string]struct {
+		text    string
+		offsets []int
+	}{
+		"behind a whole segment":   {text + rec(13) + rec(14), []int{len(text), len(text)}},
+		"behind a damaged segment": {concat(lines...) + footerLine(f) + rec(13), []int{len(text), len(concat(lines[:10]...)), len(text)}},
+	} {
+		problems := check(t, c.text, f)
+		var offsets []int
+		for _, e := range problems {
+			offsets = append(offsets, int(e.Offset))
+		}
+		require.Equal(t, c.offsets, offsets, why)
+		require.Equal(t, errAfter.Error(), problems[len(problems)-1].Reason, why)
+	}
+}
+
+// A file that was cut tells where, and which records are gone.
+func TestWhatACutSegmentHasLostIsSaid(t *testing.T) {
+	text, f := sealed(5, 12, whole()...)
+	for n, c := range map[int]struct {
+		line        int
+		first, last uint64
+	}{8: {8, 11, 12}, 1: {1, 5, 12}, 11: {11, 0, 0}} {
+		cut := concat(whole()[:n]...)
+		problems := check(t, cut, f)
+		require.Len(t, problems, 2, "%d lines", n)
+		require.EqualValues(t, len(cut), problems[0].Offset)
+		require.Contains(t, problems[0].Reason, fmt.Sprintf("%d bytes long, MANIFEST says %d", len(cut), len(text)))
+		require.EqualValues(t, len(cut), problems[1].Offset)
+		require.Contains(t, problems[1].Reason, "footer is missing")
+		require.Equal(t, []uint64{c.first, c.last}, []uint64{problems[1].FirstSeq, problems[1].LastSeq}, "%d lines", n)
 	}
 }
 

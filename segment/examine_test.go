@@ -97,6 +97,7 @@ func TestExamineRefusesWhatHadBeenDurable(t *testing.T) {
 		"a missing line before a mark":         {[]string{h, rec(5), mark(6)}, 2, 6, 6},
 		"all lines missing before a mark":      {[]string{h, mark(6)}, 1, 5, 6},
 		"a line turned blank":                  {[]string{h, rec(5), "\n", recDur(7, 6)}, 2, 6, 6},
+		"several lines turned blank":           {[]string{h, rec(5), "\n", "\n", recDur(8, 7)}, 2, 6, 7},
 		"a commit's end damaged":               {[]string{h, rec(5), recMore(6), junk, mark(7)}, 3, 6, 7},
 		"a commit's middle damaged":            {[]string{h, recMore(5), junk, rec(7), recDur(8, 7)}, 2, 5, 7},
 		"a commit lost, inside the next":       {[]string{h, recMore(5), junk, line(`{"seq":7,"dur":6,"more":true,"key":"k","val":1}`)}, 2, 5, 6},

@@ -61,6 +61,8 @@ var goodObjects = map[LineKind][]string{
 
 // badObjects are objects that no line may hold, by why not.
 var badObjects = map[string]string{
+	"a name without its field":       `{"seq":1,","at":1.000000,"val":0}`,
+	"a value without its field":      `{"seq":1,"key":"k"QUJD"}`,
 	"nothing in it":                  `{}`,
 	"an array":                       `["seq",1]`,
 	"a string":                       `"seq"`,

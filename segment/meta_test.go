@@ -209,6 +209,21 @@ func TestWhereAManifestIsDamagedIsSaid(t *testing.T) {
 	}
 }
 
+// A new store's MANIFEST lists nothing, so no count tells that its end is missing.
+func TestAManifestThatIsCutIsRefused(t *testing.T) {
+	for _, sealed := range [][]Footer{nil, manifest().Sealed} {
+		m := manifest()
+		m.Sealed = sealed
+		text := m.Append(nil)
+		_, err := ParseManifest("MANIFEST", text)
+		require.NoError(t, err)
+		for n := range text {
+			_, err := ParseManifest("MANIFEST", text[:n])
+			require.ErrorIs(t, err, ErrCorrupt, "%d bytes of %d", n, len(text))
+		}
+	}
+}
+
 func TestAManifestOfANewerFormatIsToldFromDamage(t *testing.T) {
 	_, err := ParseManifest("MANIFEST", []byte(line(`{"annals":2,"anything":true}`)+"of any kind"))
 	require.ErrorIs(t, err, ErrNewerFormat)

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -274,14 +275,22 @@ func TestControlBytesAreFoundWhereverTheyAre(t *testing.T) {
 	}
 }
 
+func TestAValueIsAppendedToWhatIsThere(t *testing.T) {
+	for _, value := range []string{`{"v":1}`, "text", "te\nxt", "\x00\xff"} {
+		v, err := DecodeLine(AppendRecord(nil, &Record{Seq: 1, Kind: Put, Name: "k", Value: []byte(value)}))
+		require.NoError(t, err)
+		require.Equal(t, "before"+value, string(v.AppendValue([]byte("before"))))
+	}
+}
+
 func TestABadBodyIsRefused(t *testing.T) {
 	good := AppendBody(nil, &Record{Kind: Put, Name: "k", Value: []byte("text")})
 	for n := range good {
 		_, err := DecodeBody(good[:n])
 		require.ErrorIs(t, err, errObject, "%q", good[:n])
 	}
-	for _, bad := range []string{`{"seq":1` + string(good), `,"key":"` + "\n" + `","val":1}`, `,"key":"k","txt":"` + "\x00" + `"}`} {
-		_, err := DecodeBody([]byte(bad))
+	for _, bad := range []string{`,"key":"k","val":12`, `,"ser":"s","at":1.5`, `,"ser":"s","at":1.`, `{"seq":1` + string(good), `,"key":"` + "\n" + `","val":1}`, `,"key":"k","txt":"` + "\x00" + `"}`} {
+		_, err := DecodeBody(slices.Clip([]byte(bad)))
 		require.ErrorIs(t, err, errObject, "%q", bad)
 	}
 }
