@@ -49,12 +49,16 @@ func (h *file) ReadAt(p []byte, off int64) (int, error) {
 	case off < 0:
 		return 0, pathError("readat", h.name, syscall.EINVAL)
 	}
+	want := len(p)
+	if fault != nil {
+		want = min(want, fault.Bytes) // what a failed read did not reach is not in p
+	}
 	n := 0
 	if off < int64(len(h.node.data)) {
-		n = copy(p, h.node.data[off:])
+		n = copy(p[:want], h.node.data[off:])
 	}
 	if fault != nil {
-		return min(n, fault.Bytes), pathError("read", h.name, fault.err(io.ErrUnexpectedEOF))
+		return n, pathError("read", h.name, fault.err(io.ErrUnexpectedEOF))
 	}
 	if n < len(p) {
 		return n, io.EOF
