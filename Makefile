@@ -9,7 +9,7 @@ FUZZTIME    := 60s
 SOAK        := 8h
 export GOFLAGS := -buildvcs=false
 
-.PHONY: help run build test check race slow cross crash bench kill mutants model soak fuzz cover clean vuln system damage
+.PHONY: help run build test check race slow cross crash bench kill mutants model soak fuzz cover clean vuln system damage faults
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -30,8 +30,8 @@ check: ## gofmt, vet, staticcheck
 race: ## all tests of all modules under the race detector, the scripts and the Python checker among them
 	@for m in $(MODULES); do echo "test: $$m"; (cd $$m && go test -race -timeout 15m ./...) || exit 1; done
 
-slow: ## what the race detector would make too slow: a million keys, all crash sequences, all damage
-	go test -count=1 -v -run 'Million|CrashAnywhere|TestDamage' . ./fuzz
+slow: ## what the race detector would make too slow: a million keys, all crash sequences, all faults, all damage
+	go test -count=1 -v -run 'Million|CrashAnywhere|FaultAnywhere|TestDamage' . ./fuzz
 
 cross: ## build for every platform
 	@for p in $(PLATFORMS); do echo "build: $$p"; for m in $(MODULES); do \
@@ -39,6 +39,9 @@ cross: ## build for every platform
 
 crash: ## a million crashes and more: all subsets of what is pending, every byte of a write, 200 long workloads
 	go test ./fuzz -count=1 -v -run CrashAnywhere -crash.both -crash.all=12 -crash.random=8 -crash.lengths=512 -crash.long=200 -crash.deep=100 -crash.states=1000000 -timeout 120m
+
+faults: ## fail every operation of every workload in every way
+	go test ./fuzz -count=1 -v -run FaultAnywhere -fault.full -timeout 60m
 
 bench: ## the store beside its peers and the raw system calls; BENCH=quick or BENCH=large
 	cd bench && GOWORK=off go run . $(addprefix -,$(BENCH))

@@ -232,11 +232,22 @@ func (r *faultRun) crashLocked(when string) {
 	}
 }
 
+// crashWays are what a crash keeps of what is pending. Behind a write that was cut
+// short it may keep all but one effect: that of taking it back, for one.
 func (r *faultRun) crashWays() func(yield func(string, func(int) bool) bool) {
+	short := 0
+	if _, op := r.inject.met(); r.c.fault.bytes != nil && op.Kind == faultfs.Write {
+		short = r.fs.Pending()
+	}
 	return func(yield func(string, func(int) bool) bool) {
 		_ = yield("nothing", func(int) bool { return false }) &&
 			yield("all", func(int) bool { return true }) &&
 			yield("some", func(int) bool { return r.rnd.IntN(2) == 0 })
+		for i := range short {
+			if !yield(fmt.Sprint("all but ", i), func(j int) bool { return i != j }) {
+				return
+			}
+		}
 	}
 }
 
@@ -341,6 +352,11 @@ func (r *faultRun) commit(name string, change func(*faultState), fn func() (uint
 		return fmt.Sprint("number ", seq), err
 	})
 	r.settle(name, s, seq, err)
+	if r.inCall == len(r.trace)-1 {
+		r.mu.Lock()
+		r.crashLocked("once the call had returned")
+		r.mu.Unlock()
+	}
 	return err
 }
 
