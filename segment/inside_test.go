@@ -2,6 +2,7 @@ package segment
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
@@ -130,7 +131,9 @@ type holed struct {
 }
 
 func (h holed) ReadAt(p []byte, off int64) (int, error) {
-	*h.read += int64(len(p))
+	if *h.read += int64(len(p)); *h.read > 2*MaxLine {
+		return 0, errors.New("the hole is read")
+	}
 	clear(p)
 	if end := off + int64(len(p)); end > h.end {
 		copy(p[max(h.end-off, 0):], h.text[max(off-h.end, 0):])
