@@ -90,6 +90,7 @@ type repairer struct {
 
 	manifest segment.Manifest // what is known of it
 	trusted  bool             // it is whole, and not older than the log
+	begins   uint64           // the open segment begins with this number, it says
 	files    []*repairFile
 	saved    []savedRecord
 	doubles  []savedRecord        // left out: another line has the number, and other contents
@@ -207,7 +208,7 @@ func (r *repairer) readManifest() error {
 	damage := (*CorruptError)(nil)
 	switch {
 	case err == nil:
-		r.manifest, r.trusted = m, true
+		r.manifest, r.trusted, r.begins = m, true, m.Seq
 		return nil
 	case errors.As(err, &damage):
 		damage.Reason += "; the segments say what they are"

@@ -73,7 +73,7 @@ func (r *repairer) accountWritten(f *repairFile, durable uint64) {
 	if f.header != nil {
 		start = f.header.First
 	} else if f.listed == nil && r.trusted {
-		start = r.manifest.Seq // the open one
+		start = r.begins // the open one
 	}
 	if !f.open && end > f.last {
 		f.bad = append(f.bad, badRegion{offset: f.size, after: max(f.last, start-1), reason: "the file ends early"})
@@ -184,7 +184,7 @@ func (r *repairer) accountMissing() {
 	}
 	if open := r.manifest.Open; r.trusted && open != 0 && !here[open] {
 		r.lose(&CorruptError{Path: r.path(segment.Name(open)),
-			Reason: fmt.Sprintf("MANIFEST lists this segment as the open one, with all records from %d on, and it is missing", r.manifest.Seq)})
+			Reason: fmt.Sprintf("MANIFEST lists this segment as the open one, with all records from %d on, and it is missing", r.begins)})
 	}
 }
 

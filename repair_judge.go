@@ -61,6 +61,8 @@ func (r *repairer) identify() {
 			f.out = "no segment has that number"
 		case f.records == 0 && len(f.bad) == 0 && f.header == nil && f.size == 0:
 			f.bad = append(f.bad, badRegion{reason: "the file is empty, the header is missing"})
+		case f.header == nil && f.records > 0 && (len(f.bad) == 0 || f.bad[0].offset > 0):
+			f.bad = slices.Insert(f.bad, 0, badRegion{before: f.first, reason: "the header is missing"})
 		}
 	}
 }
@@ -100,7 +102,7 @@ func (r *repairer) judgeListed() {
 		case f.out != "":
 		case f.listed != nil || f.number == r.manifest.Open:
 			if f.header == nil { // then its records must prove where they belong
-				f.from = r.manifest.Seq
+				f.from = r.begins
 				if f.listed != nil {
 					f.from, f.to = f.listed.First, f.listed.Last
 				}

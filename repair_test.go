@@ -1,6 +1,7 @@
 package annals
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -402,4 +403,28 @@ func TestRepairStaysOutOfItsSource(t *testing.T) {
 // A store has many records, and all of them are noted at once.
 func TestANotedRecordIsSmall(t *testing.T) {
 	require.LessOrEqual(t, unsafe.Sizeof(savedRecord{}), uintptr(24))
+}
+
+// Numbers tell what is lost also where the first lines are gone altogether, or
+// where nothing is left of an open segment but its footer.
+func TestLostFirstLinesAreListed(t *testing.T) {
+	db := open(t, nil)
+	put(t, db, "a", "1")
+	put(t, db, "b", "2")
+	killed := killed(t, db)
+	require.NoError(t, db.Close())
+	closed := t.TempDir()
+	require.NoError(t, os.CopyFS(closed, os.DirFS(db.dir)))
+	edit(t, filepath.Join(closed, segment.Name(1)), func(text []byte) []byte {
+		return bytes.SplitN(text, []byte("\n"), 3)[2]
+	})
+	_, report := repaired(t, closed)
+	require.Len(t, report.Lost, 1)
+	require.EqualValues(t, []uint64{1, 1}, []uint64{report.Lost[0].FirstSeq, report.Lost[0].LastSeq})
+
+	footer := segment.Footer{Segment: 1, First: 1, Last: 2, Records: 2}
+	edit(t, filepath.Join(killed, segment.Name(1)), func([]byte) []byte { return footer.AppendLine([]byte("rubbish\n")) })
+	_, report = repaired(t, killed)
+	require.Len(t, report.Lost, 1)
+	require.EqualValues(t, []uint64{1, 2}, []uint64{report.Lost[0].FirstSeq, report.Lost[0].LastSeq})
 }
