@@ -95,6 +95,7 @@ type damageSubject struct {
 	clean bool         // it was closed
 	image storeImage   // its files
 	past  []storeImage // older states of the same store
+	twins []storeImage // other stores that are like it but for their identity
 	want  storeState   // what a reader sees of it
 	naive naiveStore
 }
@@ -204,6 +205,7 @@ func damageSubjects(t *testing.T) (all []damageSubject) {
 	k.session()
 	padded := imageOf(t, k.fs)
 	killed := makeSubject(t, "killed", false, unpadded(padded), nil)
+	killed.twins = []storeImage{unpadded(twinOf(t)), renumbered(killed.image)}
 	for _, past := range k.past[len(k.past)-6:] {
 		killed.past = append(killed.past, unpadded(past))
 	}
@@ -214,7 +216,27 @@ func damageSubjects(t *testing.T) (all []damageSubject) {
 	return all
 }
 
-// sealing is the store at the moment when its open segment has got its footer,
+// twinOf is another store with the same history as the killed one.
+func twinOf(t *testing.T) storeImage {
+	k := newStoreMaker(t, 6)
+	for range 2 {
+		k.session()
+		k.close()
+	}
+	k.session()
+	return imageOf(t, k.fs)
+}
+
+// renumbered has the open segment's own lines under the header of another number.
+func renumbered(m storeImage) storeImage {
+	m = maps.Clone(m)
+	n := naiveRead(m).manifest.Open
+	was, now := fmt.Sprintf(`"segment":%d,`, n), fmt.Sprintf(`"segment":%d,`, n+1)
+	m[naiveName(n)] = resummed(bytes.Replace(m[naiveName(n)], []byte(was), []byte(now), 1))
+	return m
+}
+
+// sealingStore is the store at the moment when its open segment has got its footer,
 // and MANIFEST does not list it yet.
 func sealingStore(t *testing.T, k *storeMaker) (m storeImage) {
 	last := naiveName(naiveRead(imageOf(t, k.fs)).manifest.Open)
@@ -229,7 +251,7 @@ func sealingStore(t *testing.T, k *storeMaker) (m storeImage) {
 	return m
 }
 
-// recovered was killed in the middle of a line and opened again: it has a segment
+// recoveredStore was killed in the middle of a line and opened again: it has a segment
 // made from another, and a quarantine.
 func recoveredStore(t *testing.T, m storeImage) damageSubject {
 	m = maps.Clone(m)
@@ -242,7 +264,7 @@ func recoveredStore(t *testing.T, m storeImage) damageSubject {
 	return k.subject("recovered", true)
 }
 
-// compacted has segments in key order and in the order of numbers, one as first
+// compactedStore has segments in key order and in the order of numbers, one as first
 // written, and what an interrupted compaction leaves: an input and a temp file.
 func compactedStore(t *testing.T) damageSubject {
 	k := newStoreMaker(t, 3)
@@ -263,7 +285,7 @@ func compactedStore(t *testing.T) damageSubject {
 	return s
 }
 
-// series has two segments that hold nothing but samples, so that damage in one
+// seriesStore has two segments that hold nothing but samples, so that damage in one
 // leaves the store open for all that is not in it.
 func seriesStore(t *testing.T) damageSubject {
 	k := newStoreMaker(t, 4)
