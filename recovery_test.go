@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -865,4 +867,58 @@ func TestReaderPassesOverALeftoverThatGoes(t *testing.T) {
 		}
 		require.NotZero(t, gone, base)
 	}
+}
+
+// A process is killed at any moment, which leaves the cache as it is; the next one
+// opens the store by what it sees there, and then the power fails. What it saw may
+// not be on the disk: the rename of MANIFEST, say, that lists what it removed.
+func TestPowerCutAfterAKillLosesNothing(t *testing.T) {
+	fs := faultfs.New()
+	var steps [][]string // what the store held after each acknowledged step
+	killed, cuts := 0, 0
+	allowed := func(now *faultfs.FS, where string) {
+		db := onDisk(t, now)
+		have := scan(t, db, Range{})
+		require.True(t, slices.ContainsFunc(steps[max(len(steps)-2, 0):], func(step []string) bool { return slices.Equal(step, have) }), "%s: %q", where, have)
+		require.NoError(t, db.Close())
+	}
+	fs.Hook(func(op faultfs.Op) {
+		if !op.Kind.Changes() || len(steps) == 0 {
+			return
+		}
+		killed++
+		where := fmt.Sprintf("killed before operation %d, %v %s", op.N, op.Kind, op.Path)
+		again := fs.Kill()
+		db := onDisk(t, again)
+		for range 2 { // before and after it is closed
+			n := again.Pending()
+			for i := range n + 2 {
+				cuts++
+				cut := again.Crash(func(j int) bool { return i == n || i < n && j == i })
+				allowed(cut, fmt.Sprintf("%s, then a power cut that keeps %d of %d", where, i, n))
+			}
+			require.NoError(t, db.Close())
+		}
+	})
+	db := onDisk(t, fs)
+	steps = append(steps, nil)
+	key := func(i int) string { return fmt.Sprint("k", i%2) }
+	state := map[string]string{}
+	for i := range 6 {
+		state[key(i)] = fmt.Sprint(i, strings.Repeat("x", 2500))
+		var next []string
+		for _, k := range slices.Sorted(maps.Keys(state)) {
+			next = append(next, k+"="+state[k])
+		}
+		steps = append(steps, next)
+		put(t, db, key(i), state[key(i)])
+	}
+	steps = steps[len(steps)-1:]
+	_, err := db.Compact(t.Context(), nil)
+	require.NoError(t, err)
+	require.NoError(t, db.Close())
+	fs.Hook(nil)
+	allowed(fs, "closed")
+	require.Greater(t, killed, 40)
+	require.Greater(t, cuts, 200)
 }
