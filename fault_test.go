@@ -67,7 +67,7 @@ func repairTo(fsys *faultfs.FS) func(int) error {
 
 func repairOfOldManifest(t *testing.T, fsys *faultfs.FS) func(int) error {
 	session := func(key string) {
-		db, err := Open("/store", &Options{FS: fsys})
+		db, err := Open("/store", &Options{FS: fsys, Compaction: Compaction{Off: true}})
 		require.NoError(t, err)
 		put(t, db, key, "1")
 		require.NoError(t, db.Close())
@@ -81,7 +81,7 @@ func repairOfOldManifest(t *testing.T, fsys *faultfs.FS) func(int) error {
 }
 
 func repairWithInput(t *testing.T, fsys *faultfs.FS) func(int) error {
-	db, err := Open("/store", &Options{FS: fsys})
+	db, err := Open("/store", &Options{FS: fsys, Compaction: Compaction{Off: true}})
 	require.NoError(t, err)
 	put(t, db, "a", "1")
 	put(t, db, "b", "1")
