@@ -75,6 +75,11 @@ type listing struct {
 	foreign    []string // everything that annals did not make
 	quarantine bool
 	greatest   uint64 // the greatest segment number, in quarantine too
+
+	// strange is an error if a name of annals' own stands for something else, a
+	// link for one: nothing must be read or written through it. Verify and Repair
+	// pass such names by.
+	strange error
 }
 
 func listDir(fsys replace.FS, dir string) (listing, error) {
@@ -88,12 +93,8 @@ func listDir(fsys replace.FS, dir string) (listing, error) {
 		n, isSegment := segmentNumber(name)
 		isTemp := replace.IsTempOf(name, manifestName) || replace.IsTempOf(name, indexName)
 		isFile := isSegment || isTemp || name == manifestName || name == lockName || name == indexName
-		// Before anything is read or written through it:
 		if isFile && !e.Type().IsRegular() {
-			return l, fmt.Errorf("%w: %q is not a regular file (%v)", ErrNotStore, filepath.Join(dir, name), e.Type())
-		}
-		if name == quarantineName && !e.IsDir() {
-			return l, fmt.Errorf("%w: %q is not a directory (%v)", ErrNotStore, filepath.Join(dir, name), e.Type())
+			l.strange = fmt.Errorf("%w: %q is not a regular file (%v)", ErrNotStore, filepath.Join(dir, name), e.Type())
 		}
 		switch {
 		case isSegment:
@@ -104,8 +105,11 @@ func listDir(fsys replace.FS, dir string) (listing, error) {
 		case name == lockName:
 		case name == indexName:
 			l.index = true
-		case name == quarantineName:
+		case name == quarantineName && e.IsDir():
 			l.quarantine = true
+		case name == quarantineName:
+			l.strange = fmt.Errorf("%w: %q is not a directory (%v)", ErrNotStore, filepath.Join(dir, name), e.Type())
+			l.foreign = append(l.foreign, name)
 		case isTemp:
 			l.temps = append(l.temps, name)
 		default:
@@ -116,9 +120,6 @@ func listDir(fsys replace.FS, dir string) (listing, error) {
 		return l, nil
 	}
 	kept, err := fsys.ReadDir(filepath.Join(dir, quarantineName))
-	if err != nil && !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == quarantineName && e.IsDir() }) {
-		l.quarantine, l.foreign, err = false, append(l.foreign, quarantineName), nil // it is something else
-	}
 	for _, e := range kept {
 		l.greatest = max(l.greatest, tailSegment(e.Name()))
 	}
@@ -221,21 +222,34 @@ func judgeUnlisted(fsys replace.FS, dir string, number uint64, m *segment.Manife
 
 // storeExists tells whether dir holds a store, and refuses what can't become one.
 func storeExists(fsys replace.FS, dir string) (bool, error) {
-	info, err := fsys.Lstat(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
+	l, err := lookInto(fsys, dir)
+	if l == nil {
 		return false, err
 	}
+	if l.strange != nil {
+		return false, l.strange
+	}
+	return l.manifest, err
+}
+
+// lookInto lists what is to be a store, or refuses what can't become one. The
+// listing is nil if there is no such directory.
+func lookInto(fsys replace.FS, dir string) (*listing, error) {
+	info, err := fsys.Lstat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
 	if info.Mode().IsRegular() {
-		return false, fmt.Errorf("%w: %q is a file, a store is a directory", ErrNotStore, dir)
+		return nil, fmt.Errorf("%w: %q is a file, a store is a directory", ErrNotStore, dir)
 	}
 	l, err := listDir(fsys, dir)
-	if err != nil || l.manifest {
-		return l.manifest, err
+	if err == nil && !l.manifest {
+		err = l.missing(dir)
 	}
-	return false, l.missing(dir)
+	return &l, err
 }
 
 // errNoStore is what a reader gets where a writer would make a store.

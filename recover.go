@@ -70,6 +70,9 @@ func (o *opening) look() error {
 // find reads MANIFEST and judges what it does not list.
 func (o *opening) find() error {
 	l, err := listDir(o.fs(), o.dir)
+	if err == nil {
+		err = l.strange
+	}
 	if err != nil {
 		return err
 	}

@@ -752,7 +752,11 @@ func TestOpenSegmentThatManifestDoesNotMeanIsRefused(t *testing.T) {
 func TestPartsOfAStoreAreNoStore(t *testing.T) {
 	for _, part := range []string{indexName, quarantineName} {
 		dir := t.TempDir()
-		require.NoError(t, os.Mkdir(filepath.Join(dir, part), 0o700))
+		if part == indexName {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, part), nil, 0o600))
+		} else {
+			require.NoError(t, os.Mkdir(filepath.Join(dir, part), 0o700))
+		}
 		require.ErrorContains(t, refused(t, dir, ErrNotStore), "parts of a store")
 	}
 }

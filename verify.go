@@ -54,12 +54,12 @@ type verifier struct {
 }
 
 func (v *verifier) run() error {
-	exists, err := storeExists(v.fs, v.dir)
+	l, err := lookInto(v.fs, v.dir)
 	if damage := (*CorruptError)(nil); errors.As(err, &damage) {
 		v.report.Problems = append(v.report.Problems, damage)
 		return nil
 	}
-	if err == nil && !exists {
+	if err == nil && (l == nil || !l.manifest) {
 		err = errNoStore(v.dir)
 	}
 	if err != nil {
