@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/annalsdb/annals"
 	"github.com/annalsdb/annals/fuzz/faultfs"
@@ -22,6 +23,7 @@ type story struct {
 	op      faultfs.Op // the crash is before it; 0: nothing is under way
 	effects []faultfs.Effect
 	fates   fates
+	killed  bool // only the process died, so that all effects are still there, and pending
 	parent  *story
 }
 
@@ -35,10 +37,14 @@ func (s *story) String() string {
 		journal = journal[len(journal)-100:]
 	}
 	fmt.Fprintf(&b, "journal of %s:\n%s\n", s.m.name, strings.Join(journal, "\n"))
+	what := "crash"
+	if s.killed {
+		what = "the process is killed"
+	}
 	if s.op.N > 0 {
-		fmt.Fprintf(&b, "crash before operation %d, %v\n", s.op.N, s.op)
+		fmt.Fprintf(&b, "%s before operation %d, %v\n", what, s.op.N, s.op)
 	} else {
-		fmt.Fprintf(&b, "nothing is under way\n")
+		fmt.Fprintf(&b, "%s while nothing is under way\n", what)
 	}
 	for i, e := range s.effects {
 		fmt.Fprintf(&b, "  %v: %v\n", s.fates[i], e)
@@ -68,6 +74,7 @@ func (m *machine) judge(fs *faultfs.FS, s *story) {
 	spent := max(m.spent, greatestOnDisk(fs))
 	before, read := m.readOnly(fs, s)
 	if m.depth < deepest && m.rnd.IntN(*crashDeep) == 0 {
+		m.sum.forks++
 		m.fork(fs.Clone(), s, spent)
 	}
 
@@ -127,7 +134,9 @@ func (m *machine) history(db *annals.Store, i int, s *story) {
 	if len(want) == 0 {
 		return
 	}
-	for r, err := range db.Watch(context.Background(), want[0].seq) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // which passes at once if all wait for it
+	defer cancel()
+	for r, err := range db.Watch(ctx, want[0].seq) {
 		m.require(s, err == nil, "watching from %d: %v", want[0].seq, err)
 		differs := want[0].differs(r)
 		m.require(s, differs == "", "the log holds another record: %s", differs)
@@ -166,16 +175,46 @@ func (m *machine) reopened(fs *faultfs.FS, shown string, s *story) {
 	m.require(s, fs.OpenFiles() == 0, "%d files are left open", fs.OpenFiles())
 }
 
+// kill has only the process die: the next one sees all that this one has done, and
+// what was pending still is. What the next one shows, or a reader beside it, must
+// not depend on it.
+func (m *machine) kill(op faultfs.Op) {
+	m.sum.killed++
+	fs := m.fs.Kill()
+	s := &story{m: m, op: op, killed: true, parent: m.origin}
+	m.fork(fs, s, m.spent)
+
+	f := m.forked(m.fs.Kill(), s, m.spent)
+	r, err := annals.OpenReader(storeDir, &annals.ReaderOptions{FS: f.fs, Now: m.options(f.fs, 0).Now})
+	if errors.Is(err, annals.ErrNotStore) {
+		return
+	}
+	m.require(s, err == nil, "opening a reader: %v", err)
+	shown, _, err := view(r)
+	m.require(s, err == nil, "reading: %v", err)
+	m.require(s, r.Close() == nil, "closing the reader")
+	var found bool
+	f.floor, found = f.find(shown, m.floor, 0, m.now)
+	m.require(s, found, "a reader shows what is no allowed prefix of the commits:\n%s", short(shown))
+	f.spent = max(f.spent, m.states[f.floor].last)
+	f.crash(faultfs.Op{})
+}
+
 // deepest is how deep crashes of recoveries of crashes go.
 const deepest = 3
+
+// forked returns a machine for what a crash, or a kill, has left.
+func (m *machine) forked(fs *faultfs.FS, s *story, spent uint64) *machine {
+	return &machine{T: m.T, ledger: m.ledger.fork(m.submitted(), m.states[m.submitted()].last), name: m.name, rnd: m.rnd, fs: fs, now: m.now, sum: m.sum,
+		depth: m.depth + 1, origin: s, rich: m.rich, next: m.next, spent: spent, floor: m.floor, seen: map[seenState]bool{}}
+}
 
 // fork recovers a crashed store, being crashed in that too, and goes on with it:
 // what the recovery has shown must stay, and what is written behind a tail that was
 // cut off must not be cut off with it.
 func (m *machine) fork(fs *faultfs.FS, s *story, spent uint64) {
-	m.sum.forks++
-	f := &machine{T: m.T, ledger: m.ledger.fork(m.submitted(), m.states[m.submitted()].last), name: m.name, rnd: m.rnd, fs: fs, now: m.now, sum: m.sum,
-		depth: m.depth + 1, origin: s, rich: m.rich, next: m.next, spent: spent, floor: m.floor, seen: map[seenState]bool{}}
+	f := m.forked(fs, s, spent)
+	spent = max(spent, greatestOnDisk(fs)) // once it is recovered: until then a crash may still take it
 	fs.Hook(func(op faultfs.Op) {
 		if op.Kind.Changes() {
 			f.crash(op)
@@ -203,25 +242,37 @@ func (m *machine) fork(fs *faultfs.FS, s *story, spent uint64) {
 // forkSteps are what is done to a store that was recovered.
 var forkSteps = []string{"put", "delete", "batch", "big", "rotate", "compact", "append", "update"}
 
-var lineNumbers = regexp.MustCompile(`^\{(?:"seq":(\d+))?,?(?:"dur":(\d+))?`)
+var (
+	lineNumbers = regexp.MustCompile(`^\{(?:"seq":(\d+))?,?(?:"dur":(\d+))?`)
+	listedFiles = regexp.MustCompile(`"(?:open|sealed)":(\d+)`)
+)
 
-// greatestOnDisk returns the greatest number in any line with a right checksum, of
-// what a crash has left: no other record may get it, or one below it.
+// greatestOnDisk returns the greatest number in any line with a right checksum in a
+// segment that MANIFEST lists, its torn tail included, or in quarantine: no other
+// record may get it, or one below it.
 func greatestOnDisk(fs *faultfs.FS) (greatest uint64) {
-	for _, dir := range []string{storeDir, storeDir + "/quarantine"} {
-		entries, _ := fs.ReadDir(dir)
-		for _, e := range entries {
-			if ext := path.Ext(e.Name()); ext != ".log" && ext != ".tail" {
+	manifest, _ := fs.ReadFile(storeDir + "/MANIFEST")
+	var names []string
+	for _, m := range listedFiles.FindAllSubmatch(manifest, -1) {
+		n, _ := strconv.Atoi(string(m[1]))
+		names = append(names, fmt.Sprintf("%s/%020d.log", storeDir, n))
+	}
+	kept, _ := fs.ReadDir(storeDir + "/quarantine")
+	for _, e := range kept {
+		if strings.HasSuffix(e.Name(), ".tail") {
+			names = append(names, storeDir+"/quarantine/"+e.Name())
+		}
+	}
+	for _, name := range names {
+		text, _ := fs.ReadFile(name)
+		for line := range bytes.Lines(text) {
+			object := len(line) - 10
+			if object < 0 || string(line[object:]) != fmt.Sprintf(" %08x\n", crc32.ChecksumIEEE(line[:object])) {
 				continue
 			}
-			text, _ := fs.ReadFile(dir + "/" + e.Name())
-			for line := range bytes.Lines(text) {
-				if object := len(line) - 10; object > 0 && string(line[object:]) == fmt.Sprintf(" %08x\n", crc32.ChecksumIEEE(line[:object])) {
-					for _, digits := range lineNumbers.FindSubmatch(line)[1:] {
-						n, _ := strconv.ParseUint(string(digits), 10, 64)
-						greatest = max(greatest, n)
-					}
-				}
+			for _, digits := range lineNumbers.FindSubmatch(line)[1:] {
+				n, _ := strconv.ParseUint(string(digits), 10, 64)
+				greatest = max(greatest, n)
 			}
 		}
 	}
@@ -239,7 +290,7 @@ type sums struct {
 	torn512, torn4096, cut, filled, grew int
 	unlinked, relinked                   int
 	tails, dropped, orphans              int
-	forks, deep2, deep3                  int
+	forks, killed, deep2, deep3          int
 }
 
 // columns are the counts that a run prints, none of which may be 0.
@@ -260,6 +311,7 @@ func (s *sums) columns() []column {
 		{"with an orphan removed", &s.orphans},
 		{"under a lazy policy", &s.lazy},
 		{"recoveries crashed", &s.forks},
+		{"recoveries from a killed process crashed", &s.killed},
 		{"in or after a recovery (depth 2)", &s.deep2},
 		{"in or after the recovery of that (depth 3)", &s.deep3},
 	}

@@ -199,7 +199,7 @@ func both(policy string, steps []string) []sequence {
 	switch {
 	case *crashBoth && len(steps) < 30:
 		return []sequence{a, b}
-	case a.hash()%4 > 0:
+	case a.hash()%2 > 0:
 		return []sequence{a}
 	}
 	return []sequence{b}

@@ -177,10 +177,22 @@ func (f *FS) Clone() *FS {
 	return f.Crash(func(int) bool { return true })
 }
 
+// Kill returns the file system as a new process finds it after all others were
+// killed: what they saw is still there, and what was pending still is.
+func (f *FS) Kill() *FS {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	after := &FS{Failure: f.Failure, Tear: f.Tear, ops: f.ops}
+	c := copier{fs: after, whole: true, made: map[*inode]*inode{}}
+	after.root = c.copy(f.root)
+	return after
+}
+
 type copier struct {
-	fs   *FS
-	fate func(*effect) Fate // of those that are not durable
-	made map[*inode]*inode
+	fs    *FS
+	fate  func(*effect) Fate // of those that are not durable
+	whole bool               // no crash: effects are copied, not made
+	made  map[*inode]*inode
 }
 
 func (c *copier) copy(node *inode) *inode {
@@ -190,6 +202,10 @@ func (c *copier) copy(node *inode) *inode {
 	n := &inode{mode: node.mode, target: node.target}
 	n.unlocked = sync.Cond{L: &c.fs.mu}
 	c.made[node] = n
+	if c.whole {
+		c.copyWhole(n, node)
+		return n
+	}
 	if !node.mode.IsDir() {
 		n.disk = node.onDisk(c.fate)
 		n.data, n.shared = n.disk, true
@@ -210,6 +226,28 @@ func (c *copier) copy(node *inode) *inode {
 		n.entries[name], n.names[name] = copied, copied
 	}
 	return n
+}
+
+// copyWhole copies what processes see, what is on the disk, and what is pending.
+func (c *copier) copyWhole(n, node *inode) {
+	n.data, n.disk, n.late = node.data, node.disk, node.late
+	node.shared, n.shared = true, true
+	for _, e := range node.log {
+		copied := *e
+		if e.child != nil {
+			copied.child = c.copy(e.child)
+		}
+		n.log = append(n.log, &copied)
+	}
+	if node.mode.IsDir() {
+		n.entries, n.names = map[string]*inode{}, map[string]*inode{}
+		for name, child := range node.entries {
+			n.entries[name] = c.copy(child)
+		}
+		for name, child := range node.names {
+			n.names[name] = c.copy(child)
+		}
+	}
 }
 
 // onDisk returns a file's contents with what is there of its effects, a slice that

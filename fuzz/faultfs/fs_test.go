@@ -246,6 +246,27 @@ func TestCopiesAreApart(t *testing.T) {
 	require.Equal(t, before, copies[2].Digest(""))
 }
 
+// Death of a process is no crash: nothing is lost yet, and nothing is safe that was
+// not before.
+func TestKillLeavesWhatIsPendingPending(t *testing.T) {
+	f, a := disk(t, "old")
+	require.NoError(t, a.Lock(true, false))
+	write(t, a, "new", 0)
+	create(t, f, "/b", "")
+	require.NoError(t, f.Remove("/a"))
+	after := f.Kill()
+	require.Equal(t, "missing,", read(after, "/a")+","+read(after, "/b"))
+	require.Equal(t, []string{"missing,", "missing,missing", "new,", "new,missing", "old,", "old,missing"}, outcomes(after, "/a", "/b"))
+	require.Equal(t, outcomes(f, "/a", "/b"), outcomes(after, "/a", "/b"))
+
+	require.NoError(t, after.SyncDir("/"))
+	require.Equal(t, []string{"missing,"}, outcomes(after, "/a", "/b"))
+	require.Len(t, outcomes(f, "/a", "/b"), 6, "the two are apart")
+	write(t, a, "xyz", 0)
+	require.Equal(t, []string{"missing", "new", "old", "xyz"}, outcomes(f, "/a"))
+	require.Equal(t, []string{"missing"}, outcomes(after, "/a"))
+}
+
 func TestDigestSkipsWhatItIsTold(t *testing.T) {
 	f, _ := disk(t, "1")
 	with := f.Digest("b")
