@@ -205,7 +205,7 @@ func damageSubjects(t *testing.T) (all []damageSubject) {
 	k.session()
 	padded := imageOf(t, k.fs)
 	killed := makeSubject(t, "killed", false, unpadded(padded), nil)
-	killed.twins = []storeImage{unpadded(twinOf(t)), renumbered(killed.image)}
+	killed.twins = []storeImage{unpadded(twinOf(t)), renumbered(killed.image), otherFirst(killed.image)}
 	for _, past := range k.past[len(k.past)-6:] {
 		killed.past = append(killed.past, unpadded(past))
 	}
@@ -233,6 +233,16 @@ func renumbered(m storeImage) storeImage {
 	n := naiveRead(m).manifest.Open
 	was, now := fmt.Sprintf(`"segment":%d,`, n), fmt.Sprintf(`"segment":%d,`, n+1)
 	m[naiveName(n)] = resummed(bytes.Replace(m[naiveName(n)], []byte(was), []byte(now), 1))
+	return m
+}
+
+// otherFirst has an empty segment in the place of the open one, which begins with
+// a record that lies elsewhere.
+func otherFirst(m storeImage) storeImage {
+	m = maps.Clone(m)
+	open := naiveRead(m).manifest
+	header := fmt.Sprintf(`{"annals":1,"store":"%s","segment":%d,"first":%d}`, open.Store, open.Open, open.Seq-1)
+	m[naiveName(open.Open)] = []byte(crcLine(header))
 	return m
 }
 
