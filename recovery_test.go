@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -668,11 +669,7 @@ func unfinished(t *testing.T) map[string]*faultfs.FS {
 
 	large := full.Crash(kept(true))
 	db = onDisk(t, large)
-	var b Batch
-	b.Put("k1", make([]byte, 300<<10))
-	b.Put("k2", make([]byte, 300<<10))
-	_, err = db.Apply(&b)
-	require.NoError(t, err)
+	put(t, db, "k1", strings.Repeat("y", 300<<10)) // more than one write of a copy
 	all["large"] = large.Crash(kept(true))
 	require.NoError(t, db.Close())
 
@@ -696,7 +693,11 @@ func TestOpenThatFailsAnywhereLosesNothing(t *testing.T) {
 			want := scan(t, db, Range{})
 			require.NoError(t, db.Close())
 			for _, forever := range []bool{false, true} {
-				for n := 1; failOpen(t, base.Clone(), n, forever, want); n++ {
+				stride := 1
+				if raceDetector {
+					stride = 7
+				}
+				for n := 1; failOpen(t, base.Clone(), n, forever, want); n += stride {
 					require.Less(t, n, 1000)
 				}
 			}
@@ -878,15 +879,18 @@ func TestReaderPassesOverALeftoverThatGoes(t *testing.T) {
 // not be on the disk: the rename of MANIFEST, say, that lists what it removed.
 func TestPowerCutAfterAKillLosesNothing(t *testing.T) {
 	fs := faultfs.New()
-	var steps [][]string // what the store held after each acknowledged step
+	var mu sync.Mutex    // the hook runs in whatever goroutine writes
+	var steps [][]string // what the store may hold: the last acknowledged step, and the one under way
 	killed, cuts := 0, 0
 	allowed := func(now *faultfs.FS, where string) {
 		db := onDisk(t, now)
 		have := scan(t, db, Range{})
-		require.True(t, slices.ContainsFunc(steps[max(len(steps)-2, 0):], func(step []string) bool { return slices.Equal(step, have) }), "%s: %q", where, have)
+		require.True(t, slices.ContainsFunc(steps, func(step []string) bool { return slices.Equal(step, have) }), "%s: %q", where, have)
 		require.NoError(t, db.Close())
 	}
 	fs.Hook(func(op faultfs.Op) {
+		mu.Lock()
+		defer mu.Unlock()
 		if !op.Kind.Changes() || len(steps) == 0 {
 			return
 		}
@@ -905,24 +909,31 @@ func TestPowerCutAfterAKillLosesNothing(t *testing.T) {
 		}
 	})
 	db := onDisk(t, fs)
-	steps = append(steps, nil)
+	step := func(state ...string) {
+		mu.Lock()
+		defer mu.Unlock()
+		steps = append(steps, state)
+	}
+	step()
 	key := func(i int) string { return fmt.Sprint("k", i%2) }
 	state := map[string]string{}
-	for i := range 6 {
+	for i := range 3 {
 		state[key(i)] = fmt.Sprint(i, strings.Repeat("x", 2500))
 		var next []string
 		for _, k := range slices.Sorted(maps.Keys(state)) {
 			next = append(next, k+"="+state[k])
 		}
-		steps = append(steps, next)
+		step(next...)
 		put(t, db, key(i), state[key(i)])
+		mu.Lock()
+		steps = steps[1:] // it is acknowledged
+		mu.Unlock()
 	}
-	steps = steps[len(steps)-1:]
 	_, err := db.Compact(t.Context(), nil)
 	require.NoError(t, err)
 	require.NoError(t, db.Close())
 	fs.Hook(nil)
 	allowed(fs, "closed")
-	require.Greater(t, killed, 40)
-	require.Greater(t, cuts, 200)
+	require.Greater(t, killed, 30)
+	require.Greater(t, cuts, 150)
 }
