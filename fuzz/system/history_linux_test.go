@@ -2,7 +2,6 @@ package system
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"hash/maphash"
 	"maps"
@@ -240,21 +239,19 @@ func (h *history) explain(t testing.TB, there *state) {
 		all, h.known, h.state.samples, there.samples, strings.Join(diff[:min(len(diff), 8)], "\n"))
 }
 
-var sampleMeta = regexp.MustCompile(`"seq":\d+,|"at":-?[\d.]+,`)
+// exported begins a line of an export: a key, or a sample with what the store has
+// added to it.
+var exported = regexp.MustCompile(`^\{(?:"seq":\d+,)?"(key|ser)":"([^"]*)",(?:"at":-?[\d.]+,)?`)
 
 // read returns all that a reader finds in the store.
 func read(t testing.TB, dir string) *state {
 	t.Helper()
 	s := newState()
 	for line := range strings.Lines(must(t, "export", dir)) {
-		line = strings.TrimSuffix(line, "\n")
-		var fields struct{ Key, Ser string }
-		require.NoError(t, json.Unmarshal([]byte(line), &fields), "%.200q", line)
-		if fields.Ser != "" {
-			s.apply(op{name: fields.Ser, sample: true, line: sampleMeta.ReplaceAllString(line, "")})
-		} else {
-			s.apply(op{name: fields.Key, line: line})
-		}
+		m := exported.FindStringSubmatch(line)
+		require.NotNil(t, m, "%.200q", line)
+		value := strings.TrimSuffix(line[len(m[0]):], "\n")
+		s.apply(op{name: m[2], sample: m[1] == "ser", line: fmt.Sprintf("{%q:%q,%s", m[1], m[2], value)})
 	}
 	return s
 }

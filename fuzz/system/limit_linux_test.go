@@ -45,7 +45,7 @@ func TestShortWritesLeaveNoFragment(t *testing.T) {
 			}
 		}()
 		dir := filepath.Join(t.TempDir(), "store")
-		o, _ := load{dir: dir, commits: 1, small: true}.run(t, h) // a store that is there
+		o, _ := load{dir: dir, binary: plain, commits: 1, small: true}.run(t, h) // a store that is there
 		require.Zero(t, o.code, o.stderr)
 		policy := []string{"always", "always", "5ms", "never"}[rnd.IntN(4)]
 		l := load{dir: dir, args: []string{"--sync", policy}, wrap: []string{self, strconv.Itoa(limit)}, env: []string{roleEnv + "=limited"}, commits: 8, small: true, window: 5}

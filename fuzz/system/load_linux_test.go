@@ -138,7 +138,7 @@ func (f *feed) collect(r io.Reader, onAck func(acked int)) (seqs []string) {
 func (h *history) goesOn(t testing.TB, dir string) {
 	t.Helper()
 	h.check(t, dir)
-	o, _ := load{dir: dir, commits: 3}.run(t, h)
+	o, _ := load{dir: dir, binary: plain, commits: 3}.run(t, h)
 	require.Zero(t, o.code, "the store takes no more writes: %s", o.stderr)
 	h.complete(t, dir)
 }

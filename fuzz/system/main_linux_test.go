@@ -24,13 +24,14 @@ import (
 
 var (
 	seedFlag = flag.Uint64("system.seed", 0, "seed of the randomised tests; 0 takes a new one")
-	rounds   = flag.Int("system.rounds", 120, "rounds of the tests that kill at random moments")
+	rounds   = flag.Int("system.rounds", usualRounds, "rounds of the tests that kill at random moments")
 	sites    = flag.Int("system.sites", 4, "how many of the sites of each system call are failed and killed at, in each scenario; 0 takes all")
 	limits   = flag.Int("system.limits", 60, "how many file size limits are tried; 0 takes one for each byte")
 )
 
-// binary is annals, built as this test is; plain is annals without the race
-// detector, static, for strace to follow.
+// binary is annals, built as this test is, for what does several things at a time.
+// plain is annals without the race detector, for everything else, and static, for
+// strace to follow.
 var binary, plain string
 
 // roleEnv makes this test binary something else than a test; see the roles.
@@ -55,6 +56,7 @@ func TestMain(m *testing.M) {
 		}
 	}
 	flag.Parse()
+	os.Setenv("GORACE", "atexit_sleep_ms=0") // else each process lives on for a second
 	os.Exit(buildAndRun(m))
 }
 
@@ -188,10 +190,10 @@ type outcome struct {
 // patience bounds every run: one that takes longer hangs.
 const patience = 2 * time.Minute
 
-// annals runs the binary to its end.
+// annals runs annals to its end.
 func annals(t testing.TB, args ...string) outcome {
 	t.Helper()
-	return runAll(t, append([]string{binary}, args...), nil)
+	return runAll(t, append([]string{plain}, args...), nil)
 }
 
 // must is annals for a run that succeeds. It returns what was printed.

@@ -159,7 +159,7 @@ const small = "4KiB" // segments, so that a few commits fill several
 // makeTorn makes a store whose writer was killed in the middle of a line.
 func makeTorn(t testing.TB, dir string, h *history) {
 	h.live = true
-	l := load{dir: dir, args: []string{"--segment-size", small}, window: 8}
+	l := load{dir: dir, binary: plain, args: []string{"--segment-size", small}, window: 8}
 	l.onAck = func(acked int, p *os.Process) {
 		if acked == 40 {
 			p.Kill()
@@ -183,7 +183,7 @@ func makeTorn(t testing.TB, dir string, h *history) {
 
 // makeDead makes a store that was closed, most of which is dead.
 func makeDead(t testing.TB, dir string, h *history) {
-	o, _ := load{dir: dir, args: []string{"--segment-size", small}, commits: 80}.run(t, h)
+	o, _ := load{dir: dir, binary: plain, args: []string{"--segment-size", small}, commits: 80}.run(t, h)
 	require.Zero(t, o.code, o.stderr)
 	h.complete(t, dir)
 }
