@@ -18,7 +18,7 @@ func TestBatchAfterAFailedOneIsNotMade(t *testing.T) {
 	put(t, db, "first", "1")
 	var writes atomic.Int64
 	set(&hooks.onWrite, func(string) error {
-		if n := writes.Add(1); n == 4 || n == 5 { // the write, and again without padding
+		if n := writes.Add(1); n == 2 || n == 3 { // the write, and again without padding
 			return errNoRoom
 		}
 		return nil
