@@ -278,7 +278,13 @@ func (o *opening) act() error {
 	}
 	o.report.Clean = true
 	if len(o.left) == 0 && len(o.temps) == 0 && !o.opts.ResetClock {
-		return nil
+		if len(o.manifest.Sealed) > 0 {
+			return nil
+		}
+		// The very first MANIFEST may be in the cache only, if the process that made it
+		// was killed before the directory was synced. A crash must not leave our first
+		// segment beside none. Of a store with segments an older MANIFEST would do.
+		return writeManifest(o.fs(), o.dir, &o.manifest)
 	}
 	// A leftover may be listed by an older MANIFEST that a crash would bring back:
 	// the rename of the one that we have read may be in the cache only.

@@ -937,3 +937,51 @@ func TestPowerCutAfterAKillLosesNothing(t *testing.T) {
 	require.Greater(t, killed, 30)
 	require.Greater(t, cuts, 150)
 }
+
+// The first MANIFEST was renamed, and the process killed before the directory was
+// synced. The next one sees it, and makes the first segment: a power cut must not
+// leave that alone. After a failed sync syncing again would do nothing.
+func TestFirstManifestIsDurableBeforeTheFirstSegment(t *testing.T) {
+	for _, failed := range []bool{false, true} {
+		fs := faultfs.New()
+		require.NoError(t, fs.Mkdir("/store", 0o700))
+		require.NoError(t, fs.SyncDir("/"))
+		fs.Inject(func(op faultfs.Op) *faultfs.Fault {
+			if failed && op.Kind == faultfs.SyncDir && op.Path == "/store" {
+				return &faultfs.Fault{Err: syscall.EIO}
+			}
+			return nil
+		})
+		var killed *faultfs.FS
+		fs.Hook(func(op faultfs.Op) {
+			if !failed && op.Kind == faultfs.SyncDir && op.Path == "/store" && killed == nil {
+				killed = fs.Kill()
+			}
+		})
+		db, err := Open("/store", &Options{FS: fs})
+		if failed {
+			require.ErrorIs(t, err, syscall.EIO)
+			killed = fs.Kill()
+		} else {
+			require.NoError(t, err)
+			defer db.Close()
+		}
+		fs.Hook(nil)
+
+		killed.Hook(func(op faultfs.Op) {
+			if !op.Kind.Changes() {
+				return
+			}
+			for i := range killed.Pending() {
+				again, err := Open("/store", &Options{FS: killed.Crash(func(j int) bool { return j != i })})
+				require.NoError(t, err, "before operation %d, %v %s, without effect %d", op.N, op.Kind, op.Path, i)
+				require.NoError(t, again.Close())
+			}
+		})
+		db, err = Open("/store", &Options{FS: killed})
+		require.NoError(t, err)
+		put(t, db, "k", "1")
+		killed.Hook(nil)
+		require.NoError(t, db.Close())
+	}
+}
