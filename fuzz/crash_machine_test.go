@@ -66,6 +66,7 @@ type machine struct {
 	quiet  bool   // nothing is judged for now
 	broken bool   // something was judged wrong
 	rich   bool   // every key of a few, not always the same
+	kills  int    // at how many crash points, on average, the process is killed once
 	values int    // for unique ones
 	next   uint64 // the number of the next record
 	spent  uint64 // no new record may have this number or a lower one
@@ -95,6 +96,10 @@ func newMachine(t *testing.T, s sequence, sum *sums) *machine {
 	m.now = time.Unix(1_750_000_000, 0)
 	m.fs.Tear = s.tear
 	m.fs.Hook(m.hook)
+	m.kills = 1 + *crashDeep/4
+	if len(s.steps) == 1 {
+		m.kills = min(m.kills, 3) // the only ones that are judged while the store is made
+	}
 	return m
 }
 
@@ -174,7 +179,7 @@ func (m *machine) expect(ok bool, format string, args ...any) {
 		m.FailNow()
 	}
 	if !ok {
-		m.Errorf("%s\n%s", fmt.Sprintf(format, args...), (&story{m: m, op: faultfs.Op{}}).String())
+		m.Errorf("%s\n%s\n%s", fmt.Sprintf(format, args...), &story{m: m}, replay(m.name))
 		m.FailNow()
 	}
 }

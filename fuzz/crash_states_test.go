@@ -30,7 +30,7 @@ func (m *machine) crash(op faultfs.Op) {
 	for f := range p.all() {
 		m.crashed(op, effects, f)
 	}
-	if m.depth == 1 && m.rnd.IntN(1+*crashDeep/4) == 0 {
+	if m.depth == 1 && m.rnd.IntN(m.kills) == 0 {
 		m.kill(op)
 	}
 	m.last.op, m.last.floor, m.last.effects = m.fs.Ops(), m.floor, len(effects)

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -110,6 +111,7 @@ func TestCrashAnywhere(t *testing.T) {
 	defer func() { runtime.MemProfileRate = profile }()
 
 	todo := make(chan sequence)
+	var failed atomic.Bool // one failure is enough
 	var mu sync.Mutex
 	total := &sums{}
 	t.Run("sequences", func(t *testing.T) {
@@ -123,8 +125,11 @@ func TestCrashAnywhere(t *testing.T) {
 					total.add(sum)
 				}()
 				for s := range todo {
-					if !t.Failed() {
-						synctest.Test(t, func(t *testing.T) { newMachine(t, s, sum).run(s.steps) })
+					if !failed.Load() {
+						synctest.Test(t, func(t *testing.T) {
+							defer func() { failed.Store(failed.Load() || t.Failed()) }()
+							newMachine(t, s, sum).run(s.steps)
+						})
 					}
 				}
 			})
@@ -138,6 +143,9 @@ func TestCrashAnywhere(t *testing.T) {
 	})
 	for _, c := range total.columns() {
 		t.Logf("%9d %s", *c.n, c.name)
+	}
+	if t.Failed() {
+		return
 	}
 	if *crashOnly != "" || underRace {
 		require.NotZero(t, total.judged)
