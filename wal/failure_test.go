@@ -131,6 +131,20 @@ func TestFailedCutBackEndsAllWriting(t *testing.T) {
 	}
 }
 
+// The same where it is padding that found no room: what follows without padding
+// would stand behind a fragment.
+func TestFailedCutBackOfPaddingEndsAllWriting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := start(t, 0, large)
+		h.on(rule{op: "write", from: 2, err: syscall.ENOSPC, short: 20})
+		h.fail("truncate", errDisk)
+		err := h.do(put("a"))
+		require.True(t, failure(t, err).Unknown)
+		require.ErrorIs(t, err, errDisk)
+		h.over(errDisk)
+	})
+}
+
 // A failed sync is never tried again: the kernel would say that all is well. In
 // its first version the log did try, on behalf of a Rotate that came while the
 // sync was in flight.
@@ -290,6 +304,9 @@ func TestRotationWhoseSyncFailsEndsAllWriting(t *testing.T) {
 				}
 				h.over(errDisk)
 				require.Equal(t, map[uint64]string{1: "a"}, h.records(true))
+				if step == "install" {
+					require.Len(t, h.files, 2, "MANIFEST may list the new segment, so it stays")
+				}
 			})
 		})
 	}

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -95,7 +96,32 @@ func TestCommitLargerThanASegment(t *testing.T) {
 		h = start(t, policy, small)
 		require.NoError(t, h.do(put(names...)), "as the first one, too")
 		h.clean(names...)
+
+		h = start(t, policy, small)
+		require.NoError(t, h.do(put("a")))
+		require.NoError(t, h.log.Rotate(t.Context()))
+		b = put(names...)
+		require.NoError(t, h.do(b))
+		require.EqualValues(t, 2, b.Records[0].Segment, "a segment with nothing in it takes any commit")
+		h.clean(append([]string{"a"}, names...)...)
 	})
+}
+
+// The end of the context ends the waiting, not the rotation.
+func TestRotateObeysItsContext(t *testing.T) {
+	h := start(t, 0, large)
+	require.NoError(t, h.do(put("a")))
+	sync := h.hold("fdatasync")
+	b := h.submit(put("b"))
+	<-sync.reached
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, h.log.Rotate(ctx), context.Canceled)
+	close(sync.hold)
+	require.NoError(t, wait(b))
+	h.settle()
+	require.NotNil(t, h.listed[1])
+	h.clean("a", "b")
 }
 
 func TestRotate(t *testing.T) {
