@@ -30,8 +30,9 @@ check: ## gofmt, vet, staticcheck
 race: ## all tests of all modules under the race detector, the scripts and the Python checker among them
 	@for m in $(MODULES); do echo "test: $$m"; (cd $$m && go test -race -timeout 15m ./...) || exit 1; done
 
-slow: ## what the race detector would make too slow: a million keys, all crash sequences, all faults, all damage
-	go test -count=1 -v -run 'Million|CrashAnywhere|FaultAnywhere|TestDamage' . ./fuzz
+slow: ## what the race detector would make too slow: a million keys, all crash sequences, faults, damage, models
+	go test -count=1 -v -run 'Million|CrashAnywhere|FaultAnywhere|TestDamage|TestRepair' . ./fuzz
+	cd fuzz/model && go test -count=1 -v .
 
 cross: ## build for every platform
 	@for p in $(PLATFORMS); do echo "build: $$p"; for m in $(MODULES); do \
@@ -61,10 +62,6 @@ mutants: ## put known bugs into the store, one at a time: the test for each must
 system: ## the real binary: 20,000 kills, every fault at every system call, every short write, full disks
 	go test ./fuzz/system -count=1 -v -system.rounds=20000 -system.sites=0 -system.limits=0 -timeout 10h
 
-fuzz: ## run each native fuzz target for FUZZTIME
-	@for t in $$(grep -rhoE 'func Fuzz[A-Za-z0-9]+' --include='*_test.go' segment | sed 's/func //'); do \
-		echo "fuzz: $$t"; go test ./segment -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) || exit 1; done
-
 fuzz: ## run each native fuzz target of each module for FUZZTIME
 	@for m in $(MODULES); do (cd $$m && go test -list '^Fuzz' ./... | \
 		awk '/^Fuzz/ { name[++n] = $$1 } /^ok/ { for (i = 1; i <= n; i++) print name[i], $$2; n = 0 }' | \
@@ -76,9 +73,6 @@ damage: ## damage small stores at random in a million ways
 
 vuln: ## known vulnerabilities in what is called; asks vuln.go.dev, so it needs a network and is no part of test
 	@for m in $(MODULES); do echo "govulncheck: $$m"; (cd $$m && go run $(GOVULNCHECK) ./...) || exit 1; done
-
-cover: ## statement coverage of the core
-	go test -coverprofile cover.out -coverpkg ./... . ./segment ./wal ./index ./compact ./replace
 
 cover: ## what no test runs in the files that decide what is data; fuzz/README.md must explain it
 	go test -coverprofile cover.out -coverpkg ./,./segment,./wal,./index,./compact,./replace \

@@ -44,18 +44,18 @@ func TestDurabilityNamesTestsThatExist(t *testing.T) {
 	page, err := os.ReadFile("DURABILITY.md")
 	require.NoError(t, err)
 	have := map[string]bool{}
-	for _, pattern := range []string{"*_test.go", "*/*_test.go", "cmd/*/*_test.go"} {
+	for _, pattern := range []string{"*_test.go", "*/*_test.go", "*/*/*_test.go"} {
 		files, err := filepath.Glob(pattern)
 		require.NoError(t, err)
 		for _, file := range files {
 			text, err := os.ReadFile(file)
 			require.NoError(t, err)
-			for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllSubmatch(text, -1) {
+			for _, m := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`).FindAllSubmatch(text, -1) {
 				have[string(m[1])] = true
 			}
 		}
 	}
-	named := regexp.MustCompile("`(Test\\w+)`").FindAllSubmatch(page, -1)
+	named := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`").FindAllSubmatch(page, -1)
 	require.Greater(t, len(named), 40)
 	for _, m := range named {
 		require.True(t, have[string(m[1])], "DURABILITY.md names %s, which does not exist", m[1])
