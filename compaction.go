@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"path/filepath"
 	"slices"
@@ -228,7 +229,7 @@ func (s *Store) settled(f *segment.Footer) (bool, error) {
 		return false, nil
 	}
 	h, line, err := segment.ReadHeader(file, f.Size(), file.path)
-	if errors.Is(err, ErrCorrupt) {
+	if errors.Is(err, ErrCorrupt) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return false, nil
 	}
 	if err != nil {

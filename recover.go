@@ -215,7 +215,8 @@ func (o *opening) replaySealed(f *segment.Footer) error {
 		return errors.Join(err, file.Close())
 	}
 	o.files = append(o.files, &segmentFile{number: f.Segment, path: path, header: line.Size, ReaderAt: file, Closer: file})
-	if err := tooLong(path, size); err != nil && h.HoldsKeys() {
+	own := h.Store == o.manifest.Store && h.Segment == f.Segment
+	if err := tooLong(path, size); err != nil && (h.HoldsKeys() || !own) {
 		return err
 	}
 	problems, err := segment.CheckSealed(file, min(size, maxFile), path, o.manifest.Store, *f, func(l *segment.Line) error {
@@ -224,7 +225,6 @@ func (o *opening) replaySealed(f *segment.Footer) error {
 	if err != nil {
 		return err
 	}
-	own := h.Store == o.manifest.Store && h.Segment == f.Segment
 	if len(problems) > 0 && (h.HoldsKeys() || !own) {
 		return problems[0]
 	}

@@ -791,8 +791,10 @@ func (l lyingFS) Rename(from, to string) error {
 
 func TestRenameThatFailedAndWasDoneEndsWriting(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
-	require.NoError(t, openDamaged(t, dir, nil).Close())
-	db := openDamaged(t, dir, &Options{FS: lyingFS{replace.OS}})
+	db := openDamaged(t, dir, nil)
+	put(t, db, "first", "v")
+	require.NoError(t, db.Close())
+	db = openDamaged(t, dir, &Options{FS: lyingFS{replace.OS}})
 	require.ErrorIs(t, db.Put("k", []byte("v")), ErrFailed)
 	require.ErrorIs(t, db.Close(), ErrFailed)
 	db = openAt(t, dir, nil)

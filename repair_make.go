@@ -240,6 +240,9 @@ func (m *maker) segments() (err error) {
 		if err == nil && v.Seq != s.seq {
 			err = errors.New("another line is there")
 		}
+		if f, ok := m.open[int(s.file)].(*sourceFile); err != nil && ok && f.failed != nil {
+			return fmt.Errorf("annals: %q can't be read any more: %w", f.path, f.failed)
+		}
 		if err != nil {
 			return fmt.Errorf("annals: %q changes while it is repaired: at offset %d: %w", m.files[s.file].path, s.offset, err)
 		}

@@ -93,9 +93,6 @@ func (r *repairer) readFile(name uint64) (err error) {
 	if scan.Err() != nil {
 		return fmt.Errorf("%q: %w", f.path, scan.Err())
 	}
-	if u := file.(*sourceFile).unread; u != nil {
-		r.damaged(&CorruptError{Path: f.path, Offset: u.offset, Reason: fmt.Sprintf("bytes can't be read and are taken for zeros: %v", u.err)})
-	}
 	switch {
 	case f.header != nil:
 		f.number = f.header.Segment

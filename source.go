@@ -23,6 +23,7 @@ type source struct {
 	ctx    context.Context
 	tell   func(bytes int) // of what was read; may be nil
 	patchy bool            // what can't be read is read as zeros
+	unread []unreadable    // the first such bytes of each file
 }
 
 var errOnlyRead = errors.New("annals: the store is only read")
@@ -35,7 +36,7 @@ func (s *source) OpenFile(name string, flag int, perm fs.FileMode) (replace.File
 	if err != nil {
 		return nil, err
 	}
-	return &sourceFile{File: file, source: s}, nil
+	return &sourceFile{File: file, source: s, path: name}, nil
 }
 
 func (*source) Rename(string, string) error     { return errOnlyRead }
@@ -49,11 +50,13 @@ func (*source) SyncDir(string) error            { return errOnlyRead }
 type sourceFile struct {
 	replace.File
 	source *source
-	unread *unreadable // the first bytes that could not be read
+	path   string
+	failed error // the first one of a read
 }
 
 // unreadable says where a file could not be read, and why.
 type unreadable struct {
+	path   string
 	offset int64
 	err    error
 }
@@ -90,8 +93,9 @@ func (f *sourceFile) patch(p []byte, off int64) (n int, err error) {
 		}
 		if err != nil {
 			clear(piece)
-			if f.unread == nil {
-				f.unread = &unreadable{at, err}
+			if f.failed == nil {
+				f.failed = err
+				f.source.unread = append(f.source.unread, unreadable{f.path, at, err})
 			}
 		}
 		n += len(piece)

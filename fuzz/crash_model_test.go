@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/annalsdb/annals"
@@ -107,8 +108,12 @@ func (l *ledger) find(shown string, floor int, last uint64, now time.Time) (foun
 	return found, ok
 }
 
+var showing sync.Mutex
+
 // show returns what a reader sees at a time, with all numbers.
 func (s *state) show(now time.Time) string {
+	showing.Lock() // the hook may run in any of the store's goroutines
+	defer showing.Unlock()
 	if s.shown != "" && s.at.Equal(now) {
 		return s.shown
 	}

@@ -36,7 +36,8 @@ var faultPardons = []faultPardon{
 	{"Compact Put time.Sleep", faultKinds(faultfs.Remove), "log", false, "the next Open removes what compaction has left"},
 	{"Compact Put time.Sleep", faultKinds(faultfs.Close), "log", false, "Close tells: what compaction is done with was only read, or synced before"},
 	{"copy", faultKinds(faultfs.Link), "copied log", false, "what can't be linked is copied"},
-	{"copy", faultKinds(faultfs.Close), "log", false, "it was only read"},
+	{"copy Repair", faultKinds(faultfs.Close), "", false, "it was only read"},
+	{"Repair", faultKinds(faultfs.Lstat, faultfs.Read), "", false, "what can't be read is read again, and is listed; sizes are for progress only"},
 	{"OpenReader Refresh", faultKinds(faultfs.Lstat, faultfs.ReadDir, faultfs.Open, faultfs.Read, faultfs.Stat, faultfs.Close), "", false,
 		"a writer may have changed it meanwhile: it is read again"},
 }

@@ -501,16 +501,23 @@ func faultFilesIn(fsys *faultfs.FS, dir string) (map[string]string, error) {
 }
 
 // copyTo makes a backup or a repair.
-func (r *faultRun) copyTo(dir string, fn func(context.Context, string) error) error {
+func (r *faultRun) copyTo(verb, dir string, fn func(context.Context, string) error) error {
 	want := r.history.states[r.visible].dump()
 	r.mu.Lock()
 	r.copies = append(slices.Clone(r.copies), faultCopied{dir: dir, want: want})
 	made := len(r.copies) - 1
 	r.mu.Unlock()
-	err := r.call("copy to "+dir, func() (string, error) { return "", fn(context.Background(), dir) })
+	err := r.call(verb+" to "+dir, func() (string, error) { return "", fn(context.Background(), dir) })
 	r.mu.Lock()
 	r.copies = slices.Clone(r.copies)
 	r.copies[made].whole = err == nil
+	if errors.Is(err, errReportedLoss) {
+		r.copies = slices.Delete(r.copies, made, made+1)
+	}
 	r.mu.Unlock()
 	return err
 }
+
+// errReportedLoss is what a Repair is said to have met that went on without what it
+// could not read: its copy holds less, and says so.
+var errReportedLoss = errors.New("the report lists what could not be read")

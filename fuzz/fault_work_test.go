@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -400,7 +401,7 @@ func (r *faultRun) backup(dir string) {
 		r.batch(100)
 		r.put("k0", r.value(0))
 	})
-	if r.copyTo(dir, r.db.Backup) == nil {
+	if r.copyTo("copy", dir, r.db.Backup) == nil {
 		return
 	}
 	r.quietly(func() {
@@ -415,7 +416,7 @@ func (r *faultRun) backup(dir string) {
 
 func (r *faultRun) readerBackups() {
 	r.quietly(func() { r.openReader() })
-	r.copyTo(faultCopy, r.reader.Backup)
+	r.copyTo("copy", faultCopy, r.reader.Backup)
 }
 
 func (r *faultRun) openReader() {
@@ -473,8 +474,13 @@ func (r *faultRun) verifies() {
 func (r *faultRun) repairs() {
 	var before map[string]string
 	r.quietly(func() { before = r.source() })
-	r.copyTo(faultCopy, func(ctx context.Context, dir string) error {
-		_, err := annals.RepairFS(ctx, r.fs, faultStore, dir, nil)
+	r.copyTo("Repair", faultCopy, func(ctx context.Context, dir string) error {
+		report, err := annals.RepairFS(ctx, r.fs, faultStore, dir, nil)
+		for _, e := range slices.Concat(report.Lost, report.Damage) {
+			if err == nil && strings.Contains(e.Reason, "can't be read") {
+				err = fmt.Errorf("%w: %w: %s", errReportedLoss, r.c.fault.err, e.Reason)
+			}
+		}
 		return err
 	})
 	r.quietly(func() {

@@ -140,7 +140,8 @@ func TestPermissionsAreRespected(t *testing.T) {
 	for _, verb := range [][]string{{"verify", dir}, {"stats", dir}, {"scan", dir}, {"tail", dir}} {
 		require.Zero(t, as(verb...).code, verb)
 	}
-	for _, verb := range [][]string{{"put", dir, "k", "v"}, {"load", dir}, {"compact", dir}, {"append", dir, "s"}, {"backup", dir, dir + "/x"}} {
+	for _, verb := range [][]string{{"put", "--shared-dir", dir, "k", "v"}, {"load", "--shared-dir", dir}, {"compact", "--shared-dir", dir},
+		{"append", "--shared-dir", dir, "s"}, {"backup", dir, dir + "/x"}} {
 		as(verb...).failed(t, "permission denied")
 	}
 	require.Equal(t, before, command(t, "sh", "-c", `cd "$1" && ls -lnR --time-style=full-iso && find . -type f | sort | xargs sha256sum`, "sh", dir))
