@@ -76,6 +76,7 @@ type machine struct {
 		op, floor, effects int
 	}
 	seen   map[seenState]bool
+	mu     sync.Mutex            // held by the hook
 	gate   chan struct{}         // if not nil, what changes the file system waits for it ...
 	gated  func(faultfs.Op) bool // ... if this is so
 	merges bool                  // the store compacts by itself
@@ -112,6 +113,8 @@ func (m *machine) hook(op faultfs.Op) {
 	if m.gate != nil && m.gated(op) {
 		<-m.gate
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.guard(func() { m.crash(op) })
 }
 
@@ -229,6 +232,9 @@ func (m *machine) commit(writes ...write) {
 // acknowledged checks what a write returned and what readers see from here on.
 func (m *machine) acknowledged(s *state, seq uint64, err error) {
 	m.Helper()
+	if m.depth == 1 {
+		synctest.Wait() // a lazy log may be writing what we were told is written
+	}
 	m.check(err == nil, "a write fails: %v", err)
 	m.check(seq == s.last, "the last record of a commit has number %d instead of %d", seq, s.last)
 	if m.policy == annals.SyncAlways {
@@ -377,8 +383,15 @@ func (m *machine) tidy() {
 
 // idle lets the log rest for so long that it says that all is durable.
 func (m *machine) idle() {
+	m.handOver()
 	time.Sleep(3 * time.Second)
 	m.atRest()
+}
+
+// handOver tells the race detector that what a timer does comes after what we did.
+func (m *machine) handOver() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 }
 
 // sync makes all durable that was written.
