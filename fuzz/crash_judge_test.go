@@ -217,10 +217,11 @@ func (m *machine) fork(fs *faultfs.FS, s *story, spent uint64) {
 	spent = max(spent, greatestOnDisk(fs)) // once it is recovered: until then a crash may still take it
 	fs.Hook(func(op faultfs.Op) {
 		if op.Kind.Changes() {
-			f.crash(op)
+			f.guard(func() { f.crash(op) })
 		}
 	})
 	db, err := annals.Open(storeDir, f.options(fs, annals.SyncAlways))
+	f.goOn()
 	f.require(s, err == nil, "opening: %v", err)
 	shown, seq, err := view(db)
 	f.require(s, err == nil, "reading: %v", err)
@@ -231,12 +232,22 @@ func (m *machine) fork(fs *faultfs.FS, s *story, spent uint64) {
 	f.atRest()
 	for range 1 + f.rnd.IntN(2) {
 		steps[forkSteps[f.rnd.IntN(len(forkSteps))]](f)
+		f.goOn()
 	}
 	f.db = nil
 	err = db.Close()
+	f.goOn()
 	f.require(s, err == nil, "closing: %v", err)
 	f.atRest()
 	fs.Hook(nil)
+}
+
+// goOn ends a fork in whose hook something was judged wrong. That may have been in
+// any of its store's goroutines.
+func (m *machine) goOn() {
+	if m.broken {
+		panic(abort{})
+	}
 }
 
 // forkSteps are what is done to a store that was recovered.

@@ -21,7 +21,7 @@ func newRepair() *cobra.Command {
 			return err
 		}
 		if !report.OK() {
-			return withHint(answerNo("%q holds what is left of %q; %d findings say what is lost", args[1], args[0], len(report.Lost)),
+			return withHint(answerNo("%q holds what is left of %q; losses listed: %d", args[1], args[0], len(report.Lost)),
 				"use %q from now on, and keep %q, or a backup of it, until nothing of it is missed", args[1], args[0])
 		}
 		return nil
