@@ -408,6 +408,9 @@ func (s *naiveStore) unlisted(files storeImage) {
 			continue
 		}
 		fmt.Sscanf(name, "%d.log", &n)
+		if n >= 1<<53 {
+			continue // no segment can have that number
+		}
 		if n == s.manifest.Open || slices.ContainsFunc(s.footers, func(f naiveLine) bool { return f.Sealed == n }) {
 			continue
 		}
