@@ -31,8 +31,8 @@ race: ## all tests of all modules under the race detector, the scripts and the P
 	@for m in $(MODULES); do echo "test: $$m"; (cd $$m && go test -race -timeout 15m ./...) || exit 1; done
 
 slow: ## what the race detector would make too slow: a million keys, all crash sequences, faults, damage, models
-	go test -count=1 -v -run 'Million|CrashAnywhere|FaultAnywhere|TestDamage|TestRepair' . ./fuzz
-	cd fuzz/model && go test -count=1 -v .
+	go test -count=1 -v -timeout 20m -run 'Million|CrashAnywhere|FaultAnywhere|TestDamage|TestRepair' . ./fuzz
+	cd fuzz/model && go test -count=1 -v -timeout 20m .
 
 cross: ## build for every platform
 	@for p in $(PLATFORMS); do echo "build: $$p"; for m in $(MODULES); do \
