@@ -228,8 +228,11 @@ func (r *repairer) readManifest() error {
 	r.damaged(damage)
 	r.manifest = segment.Manifest{Next: 1, Seq: 1, History: 1}
 	file, err := r.source.OpenFile(path, os.O_RDONLY, 0)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, replace.ErrNotRegular) {
 		return nil // as said
+	}
+	if err != nil {
+		return err
 	}
 	defer file.Close() // only read
 	info, err := file.Stat()
