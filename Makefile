@@ -9,7 +9,7 @@ FUZZTIME    := 60s
 SOAK        := 8h
 export GOFLAGS := -buildvcs=false
 
-.PHONY: help run build test check race slow cross crash bench kill mutants model soak fuzz cover clean vuln system damage faults
+.PHONY: help run build test check race slow cross crash deepcrash bench kill mutants model soak fuzz cover clean vuln system damage faults
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -38,8 +38,11 @@ cross: ## build for every platform
 	@for p in $(PLATFORMS); do echo "build: $$p"; for m in $(MODULES); do \
 		(cd $$m && CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./...) || exit 1; done; done
 
-crash: ## a million crashes and more: all subsets of what is pending, every byte of a write, 200 long workloads
-	go test ./fuzz -count=1 -v -run CrashAnywhere -crash.both -crash.all=12 -crash.random=8 -crash.lengths=512 -crash.long=200 -crash.deep=100 -crash.states=1000000 -timeout 120m
+crash: ## a million crashes: all sequences at both tear sizes, 200 long ones, kills, recoveries of recoveries
+	go test ./fuzz -count=1 -v -run CrashAnywhere -crash.both -crash.long=200 -crash.states=400000 -timeout 60m
+
+deepcrash: ## the same with all subsets of up to 12 pending effects and every byte of each write: hours
+	go test ./fuzz -count=1 -v -run CrashAnywhere -crash.both -crash.all=12 -crash.random=8 -crash.lengths=512 -crash.long=200 -crash.deep=100 -crash.states=1000000 -timeout 600m
 
 faults: ## fail every operation of every workload in every way
 	go test ./fuzz -count=1 -v -run FaultAnywhere -fault.full -timeout 60m
