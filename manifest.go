@@ -207,6 +207,10 @@ func judgeUnlisted(fsys replace.FS, dir string, number uint64, m *segment.Manife
 	case m.Open != 0 && h.MadeFrom(m.Open):
 		left.copied = true
 		return left, nil
+	case h.From != nil && number < m.Next:
+		// It was there when MANIFEST was written: the copy of a recovery that was
+		// interrupted, whose removal a crash has taken back.
+		return left, nil
 	}
 	scan := segment.NewScanner(file, 0, info.Size())
 	for scan.Scan() {

@@ -93,7 +93,6 @@ func (o *opening) find() error {
 
 // judge looks at what lies in the directory and MANIFEST does not list.
 func (o *opening) judge(l *listing) error {
-	o.manifest.Next = max(o.manifest.Next, l.greatest+1)
 	o.temps = l.temps
 	for _, n := range l.unlisted(&o.manifest) {
 		left, err := judgeUnlisted(o.fs(), o.dir, n, &o.manifest)
@@ -105,6 +104,7 @@ func (o *opening) judge(l *listing) error {
 		}
 		o.left = append(o.left, left)
 	}
+	o.manifest.Next = max(o.manifest.Next, l.greatest+1)
 	return nil
 }
 

@@ -987,3 +987,21 @@ func TestFirstManifestIsDurableBeforeTheFirstSegment(t *testing.T) {
 		require.NoError(t, db.Close())
 	}
 }
+
+// A recovery's copy whose removal a crash took back is told from records that
+// MANIFEST is too old to know by its number: MANIFEST counted it.
+func TestCopyThatAnInterruptedRecoveryMadeComesBack(t *testing.T) {
+	for next, want := range map[uint64]error{4: nil, 3: ErrCorrupt} {
+		dir := filepath.Join(t.TempDir(), "store")
+		require.NoError(t, os.Mkdir(dir, 0o700))
+		m := segment.Manifest{Store: mine, Generation: 3, Next: next, Seq: 2, History: 1}
+		require.NoError(t, os.WriteFile(filepath.Join(dir, manifestName), m.Append(nil), 0o600))
+		write(t, dir, 3, `{"annals":1,"store":"`+mine+`","segment":3,"first":2,"from":[2]}`, putLine(2, "a"))
+		db, err := Open(dir, nil)
+		require.ErrorIs(t, err, want)
+		if err == nil {
+			absent(t, db, "a")
+			require.NoError(t, db.Close())
+		}
+	}
+}

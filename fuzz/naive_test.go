@@ -416,7 +416,8 @@ func (s *naiveStore) unlisted(files storeImage) {
 		}
 		lines := naiveLines(raw)
 		s.newer = s.newer || newerIn(raw)
-		if len(lines) == 0 || lines[0].kind != "header" || s.manifest.Open != 0 && slices.Contains(lines[0].From, s.manifest.Open) {
+		if len(lines) == 0 || lines[0].kind != "header" || s.manifest.Open != 0 && slices.Contains(lines[0].From, s.manifest.Open) ||
+			lines[0].From != nil && n < s.manifest.Next {
 			continue
 		}
 		for _, l := range lines {
