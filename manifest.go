@@ -185,8 +185,9 @@ type leftover struct {
 // MANIFEST says does not exist yet, then MANIFEST is older than the log:
 // corruption. Everything else is a leftover: compaction's inputs and outputs,
 // recovery's copies, a next segment that never got a record. Of what was made from
-// others only a copy of the open segment can hold such records: compaction takes
-// in what MANIFEST listed as sealed, below its seq.
+// others only a recovery's copy can hold such records, since compaction takes in
+// what MANIFEST listed as sealed, below its seq; and only that of the open segment,
+// or one that was there when MANIFEST was written, may go.
 func judgeUnlisted(fsys replace.FS, dir string, number uint64, m *segment.Manifest) (left leftover, err error) {
 	left.path = filepath.Join(dir, segment.Name(number))
 	file, err := fsys.OpenFile(left.path, os.O_RDONLY, 0)

@@ -55,14 +55,10 @@ type verifier struct {
 
 func (v *verifier) run() error {
 	l, err := lookInto(v.fs, v.dir)
-	if damage := (*CorruptError)(nil); errors.As(err, &damage) {
-		v.report.Problems = append(v.report.Problems, damage)
-		return nil
-	}
 	if err == nil && (l == nil || !l.manifest) {
 		err = errNoStore(v.dir)
 	}
-	if err != nil {
+	if done, err := v.note(err, v.dir); done {
 		return err
 	}
 	v.manifest, err = readManifest(v.fs, v.dir)
