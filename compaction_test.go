@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/annalsdb/annals/fuzz/faultfs"
+	"github.com/annalsdb/annals/fuzz/seed"
 	"github.com/annalsdb/annals/replace"
 	"github.com/annalsdb/annals/segment"
 	"github.com/stretchr/testify/require"
@@ -65,7 +66,7 @@ func records(t testing.TB, path string) (segment.Header, []Record) {
 }
 
 func TestCompactKeepsWhatCanBeReadAndNothingElse(t *testing.T) {
-	rng := seeded(t)
+	rng := seed.Rand(t)
 	for _, policy := range []SyncPolicy{SyncAlways, SyncEvery(time.Hour), SyncNever} {
 		t.Run(policy.String(), func(t *testing.T) {
 			opts := &Options{SegmentSize: minSegment, Sync: policy, Compaction: Compaction{Off: true}}
@@ -162,7 +163,7 @@ func TestTombstoneStaysWhileAnOlderSegmentMayHoldItsKey(t *testing.T) {
 
 // Random subsets of segments are rewritten: dead keys must stay dead.
 func TestCompactionOfAnySegmentsChangesNothing(t *testing.T) {
-	rng := seeded(t)
+	rng := seed.Rand(t)
 	clock := newFakeClock()
 	opts := &Options{SegmentSize: minSegment, Now: clock.Now, Compaction: Compaction{Off: true, Grace: time.Hour}}
 	db := open(t, opts)

@@ -323,18 +323,6 @@ func randomKey(rng *rand.Rand) string {
 	return string(key)
 }
 
-// seeded returns a source of random numbers and tells how to get the same again.
-func seeded(t testing.TB) *rand.Rand {
-	t.Helper()
-	seed := uint64(time.Now().UnixNano())
-	if text := os.Getenv("ANNALS_TEST_SEED"); text != "" {
-		_, err := fmt.Sscan(text, &seed)
-		require.NoError(t, err)
-	}
-	t.Logf("to run this again: ANNALS_TEST_SEED=%d go test -run '^%s$'", seed, t.Name())
-	return rand.New(rand.NewPCG(seed, 0))
-}
-
 // fakeClock is a wall clock that the test moves, in either direction.
 type fakeClock struct {
 	mu  sync.Mutex

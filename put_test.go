@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/annalsdb/annals/fuzz/seed"
 )
 
 // strangeValues are values that a careless format would change.
@@ -131,7 +133,7 @@ func TestEveryKeyIsAKey(t *testing.T) {
 }
 
 func TestRandomBytesComeBack(t *testing.T) {
-	rng := seeded(t)
+	rng := seed.Rand(t)
 	db := open(t, &Options{SegmentSize: minSegment})
 	want := model{}
 	var b Batch

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/annalsdb/annals/fuzz/seed"
 	"github.com/annalsdb/annals/segment"
 	"github.com/stretchr/testify/require"
 )
@@ -48,7 +49,7 @@ func TestRepairOfAWholeStoreKeepsEverything(t *testing.T) {
 // Every key and every sample has a line of its own: what k damaged lines hold is
 // lost, and no more.
 func TestDamagedLinesCostNoMoreThanThemselves(t *testing.T) {
-	rng := seeded(t)
+	rng := seed.Rand(t)
 	for range 20 {
 		db := open(t, &Options{SegmentSize: minSegment, Compaction: Compaction{Off: true}})
 		const n = 150

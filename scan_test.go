@@ -8,10 +8,12 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/annalsdb/annals/fuzz/seed"
 )
 
 func TestScanEqualsASortedModel(t *testing.T) {
-	rng := seeded(t)
+	rng := seed.Rand(t)
 	opts := &Options{SegmentSize: minSegment}
 	db := open(t, opts)
 	want := model{}

@@ -16,6 +16,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/annalsdb/annals/fuzz/seed"
 	"github.com/annalsdb/annals/replace"
 	"github.com/annalsdb/annals/segment"
 	"github.com/stretchr/testify/require"
@@ -377,7 +378,7 @@ func TestSecurityEnvelopeIsNotAmbiguous(t *testing.T) {
 // and encoding/json reads the same from the log as from the value itself.
 func TestSecurityPayloadIsKeptRaw(t *testing.T) {
 	db := open(t, nil)
-	rng := seeded(t)
+	rng := seed.Rand(t)
 	pieces := []string{`{"a":1,"a":2}`, `{"A":1,"a":2}`, `1.0`, `1e400`, `-0`, `12345678901234567890123`, `"\ud800"`, `"\u0041"`, `" "`,
 		` [1 , 2]`, `"</script>"`, "\"\u2028\"", "\"\x7f\u009b\"", "{\"a\":\n1}", "\"\xff\"", `nul`, `{"a":1`, `[1,]`, ``, "\x00"}
 	want := model{}
@@ -427,7 +428,7 @@ func TestSecurityPayloadNeverImitatesStructure(t *testing.T) {
 		string(header.AppendLine(nil)), string(footer.AppendLine(nil)), string(mark.AppendLine(nil)), string(segment.AppendRecord(nil, &record)),
 		"} 00000000\n{\"annals\":1", "\n", "\r\n", "\x00", `"`, `\`, `\n`, `"}`, `","val":1} `, "{", "}", `,"more":true`, "\u2028", "\xff", " ", "0a1b2c3d",
 	}
-	rng := seeded(t)
+	rng := seed.Rand(t)
 	random := func(limit int) string {
 		s := ""
 		for range rng.IntN(5) {

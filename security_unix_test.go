@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/annalsdb/annals/fuzz/seed"
 	"github.com/annalsdb/annals/replace"
 	"github.com/annalsdb/annals/segment"
 	"github.com/stretchr/testify/require"
@@ -434,7 +435,7 @@ func TestSecurityKeysAreNeverFileNames(t *testing.T) {
 	db := openAt(t, dir, &Options{SegmentSize: minSegment})
 	names := []string{"../../escaped", "/etc/passwd", "..", ".", "", "CON", "NUL.log", "a/b", `a\b`, "a\x00b", "LOCK", "MANIFEST",
 		segment.Name(1), "../" + segment.Name(9), "quarantine/x", strings.Repeat("n", 255), "\xff\xfe", "~", "$HOME", "%2e%2e%2f", "C:\\x", "a:b"}
-	rng := seeded(t)
+	rng := seed.Rand(t)
 	for range 300 {
 		name := names[rng.IntN(len(names))] + names[rng.IntN(len(names))]
 		put(t, db, name, "value")

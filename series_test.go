@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/annalsdb/annals/fuzz/seed"
 )
 
 // window is what Samples should yield of all samples in the order of their numbers.
@@ -83,7 +85,7 @@ func randomWindow(rng *rand.Rand, all []Sample) Window {
 }
 
 func TestSamplesOfAWindowAreExact(t *testing.T) {
-	rng := seeded(t)
+	rng := seed.Rand(t)
 	opts := &Options{SegmentSize: 8 << 10, Sync: SyncEvery(time.Millisecond)}
 	db := open(t, opts)
 	var all []Sample
@@ -137,7 +139,7 @@ func TestSamplesOfAWindowAreExact(t *testing.T) {
 }
 
 func TestTxSamplesIncludeItsOwn(t *testing.T) {
-	rng := seeded(t)
+	rng := seed.Rand(t)
 	db := open(t, nil)
 	all := recordSeries(t, rng, db, nil, 100)
 	require.NoError(t, db.Update(func(tx *Tx) error {

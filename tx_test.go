@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/annalsdb/annals/fuzz/seed"
 )
 
 // counter reads a number that is 0 if the key is absent.
@@ -203,7 +205,7 @@ func TestTxSeesItsOwnWrites(t *testing.T) {
 
 // Scan merges three layers: what is visible, what is queued and what is its own.
 func TestTxScanIsExactOverAllLayers(t *testing.T) {
-	rng := seeded(t)
+	rng := seed.Rand(t)
 	for range 5 {
 		hooks := newHookFS()
 		db := open(t, &Options{FS: hooks})

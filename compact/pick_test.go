@@ -2,30 +2,15 @@ package compact
 
 import (
 	"cmp"
-	"fmt"
 	"math"
-	"math/rand/v2"
-	"os"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/annalsdb/annals/fuzz/seed"
 	"github.com/annalsdb/annals/segment"
 )
-
-// seeded returns a source of random numbers and tells how to get the same again.
-func seeded(t testing.TB) *rand.Rand {
-	t.Helper()
-	seed := uint64(time.Now().UnixNano())
-	if text := os.Getenv("ANNALS_TEST_SEED"); text != "" {
-		_, err := fmt.Sscan(text, &seed)
-		require.NoError(t, err)
-	}
-	t.Logf("to run this again: ANNALS_TEST_SEED=%d go test -run '^%s$'", seed, t.Name())
-	return rand.New(rand.NewPCG(seed, 0))
-}
 
 const mib = 1 << 20
 
@@ -201,7 +186,7 @@ func (s *sim) run(picked []uint64) {
 // its jobs gains something. A job that gained nothing would be done again at
 // once, for ever.
 func TestPickEnds(t *testing.T) {
-	rng := seeded(t)
+	rng := seed.Rand(t)
 	for range 400 {
 		size := []int64{4 << 10, 64 << 10}[rng.IntN(2)]
 		s := &sim{segments: map[uint64][]rec{}}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/annalsdb/annals/fuzz/seed"
 	"github.com/annalsdb/annals/replace"
 	"github.com/annalsdb/annals/segment"
 )
@@ -224,7 +225,7 @@ func record(rng *rand.Rand) segment.Record {
 
 // TestRun makes random jobs and checks everything about their outputs.
 func TestRun(t *testing.T) {
-	rng := seeded(t)
+	rng := seed.Rand(t)
 	for range 40 {
 		b := newBench(t, int64(800+rng.IntN(3000)))
 		var cuts []uint64 // samples from here on are in another output

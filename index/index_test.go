@@ -6,28 +6,16 @@ import (
 	"maps"
 	"math"
 	"math/rand/v2"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
-)
 
-// seeded returns a source of random numbers and tells how to get the same again.
-func seeded(t testing.TB) *rand.Rand {
-	t.Helper()
-	seed := uint64(time.Now().UnixNano())
-	if text := os.Getenv("ANNALS_TEST_SEED"); text != "" {
-		_, err := fmt.Sscan(text, &seed)
-		require.NoError(t, err)
-	}
-	t.Logf("to run this again: ANNALS_TEST_SEED=%d go test -run '^%s$'", seed, t.Name())
-	return rand.New(rand.NewPCG(seed, 0))
-}
+	"github.com/annalsdb/annals/fuzz/seed"
+)
 
 // model is what an index should know, kept the simple way: every line of every
 // segment, and the newest record of each key.
@@ -167,7 +155,7 @@ func (m *model) compact(rng *rand.Rand, x *Index, meanwhile func()) {
 
 // TestIndexAgainstModel does the same things to an index and to the model.
 func TestIndexAgainstModel(t *testing.T) {
-	rng := seeded(t)
+	rng := seed.Rand(t)
 	for range 6 {
 		m, x := newModel(), New()
 		apply := func() {
@@ -451,7 +439,7 @@ func TestApplyGoesOnInASegmentOfTheBuilder(t *testing.T) {
 // What a line that can't be read may have held is unknown: whoever asks for its
 // number, or for a range with it, is led to it, whatever the series.
 func TestDamageIsFoundByItsNumber(t *testing.T) {
-	rng := seeded(t)
+	rng := seed.Rand(t)
 	for range 300 {
 		m := newModel()
 		for range 1 + rng.IntN(60) {
@@ -489,7 +477,7 @@ func TestPrefixEnd(t *testing.T) {
 	} {
 		require.Equal(t, end, PrefixEnd(prefix), "%q", prefix)
 	}
-	rng := seeded(t)
+	rng := seed.Rand(t)
 	random := func() string {
 		b := make([]byte, rng.IntN(4))
 		for i := range b {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/annalsdb/annals/fuzz/seed"
 	"github.com/annalsdb/annals/segment"
 )
 
@@ -516,7 +517,7 @@ func TestCloseFlushes(t *testing.T) {
 // Whatever happens, a line lies where it was said to lie before it was written.
 func TestPlannedPlacesHold(t *testing.T) {
 	policies(t, func(t *testing.T, policy time.Duration) {
-		rng := seeded(t)
+		rng := seed.Rand(t)
 		for range 20 {
 			synctest.Test(t, func(t *testing.T) {
 				if policy > 0 {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/annalsdb/annals/fuzz/seed"
 	"github.com/annalsdb/annals/segment"
 )
 
@@ -334,7 +335,7 @@ func TestMarkThatFindsNoRoomDoesNoHarm(t *testing.T) {
 // as it was.
 func TestPadding(t *testing.T) {
 	h := start(t, 0, large)
-	rng := seeded(t)
+	rng := seed.Rand(t)
 	var names []string
 	ends := int64(0)
 	for len(names) < 600 {

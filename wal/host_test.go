@@ -5,8 +5,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -364,15 +362,3 @@ func failure(t *testing.T, err error) *FailedError {
 
 // unsynced is an error of Install that leaves it unknown which MANIFEST stands.
 func unsynced(err error) error { return &replace.SyncError{Path: dir, Err: err, Unknown: true} }
-
-// seeded returns a source of random numbers and tells how to get the same again.
-func seeded(t testing.TB) *rand.Rand {
-	t.Helper()
-	seed := uint64(time.Now().UnixNano())
-	if text := os.Getenv("ANNALS_TEST_SEED"); text != "" {
-		_, err := fmt.Sscan(text, &seed)
-		require.NoError(t, err)
-	}
-	t.Logf("to run this again: ANNALS_TEST_SEED=%d go test -run '^%s$'", seed, t.Name())
-	return rand.New(rand.NewPCG(seed, 0))
-}
