@@ -153,8 +153,10 @@ func (m *machine) open() {
 	next, err := nextSeq(m.fs)
 	m.must(err)
 	m.expect(next == m.next, "a store that was closed goes on with number %d instead of %d", next, m.next)
+	m.mu.Lock() // the hook of a compaction that Open has started may read both
 	m.db = db
 	m.startWatch()
+	m.mu.Unlock()
 	m.atRest()
 }
 
