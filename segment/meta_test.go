@@ -2,7 +2,9 @@ package segment
 
 import (
 	"bytes"
+	"io"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -253,4 +255,35 @@ func TestWhatIsLeftOfAManifest(t *testing.T) {
 	newer := line(`{"annals":2}`)
 	_, err := SalvageManifest(strings.NewReader(newer), int64(len(newer)))
 	require.ErrorIs(t, err, ErrNewerFormat)
+}
+
+// partly is a file that can be read up to an offset.
+type partly struct {
+	io.ReaderAt
+	to int64
+}
+
+func (f partly) ReadAt(p []byte, off int64) (int, error) {
+	if off+int64(len(p)) > f.to {
+		return 0, syscall.EIO
+	}
+	return f.ReaderAt.ReadAt(p, off)
+}
+
+func TestAManifestThatCantBeReadIsNotTakenForDamaged(t *testing.T) {
+	m := manifest()
+	for n := range uint64(20_000) { // more than is read at a time
+		m.Sealed = append(m.Sealed, footerOf(10+n, 1, 2, 2, ""))
+	}
+	m.Next, m.Open = 1<<20, 0
+	text := m.Append(nil)
+	got, err := ReadManifest("MANIFEST", bytes.NewReader(text), int64(len(text)))
+	require.NoError(t, err)
+	require.Equal(t, len(m.Sealed), len(got.Sealed))
+	for _, to := range []int64{0, 1 << 20} {
+		_, err := ReadManifest("MANIFEST", partly{bytes.NewReader(text), to}, int64(len(text)))
+		require.ErrorIs(t, err, syscall.EIO)
+		require.NotErrorIs(t, err, ErrCorrupt)
+		require.ErrorContains(t, err, `"MANIFEST"`)
+	}
 }
