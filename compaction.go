@@ -256,7 +256,8 @@ func (s *Store) compactLocked(ctx context.Context, inputs []uint64, pace func(co
 		return stats, ErrClosed
 	}
 	defer v.release()
-	job, footers, err := s.plan(v, inputs)
+	var lost error
+	job, footers, err := s.plan(v, inputs, &lost)
 	if err != nil || len(footers) == 0 {
 		return stats, err
 	}
@@ -274,12 +275,15 @@ func (s *Store) compactLocked(ctx context.Context, inputs []uint64, pace func(co
 		}
 		return stats, err
 	}
+	if lost != nil {
+		return stats, s.abandon(result, nil, lost)
+	}
 	stats = statsOf(footers, result)
 	return stats, s.adopt(ctx, footers, result)
 }
 
 // plan makes a job of the inputs that are still there.
-func (s *Store) plan(v *version, inputs []uint64) (*compact.Job, []segment.Footer, error) {
+func (s *Store) plan(v *version, inputs []uint64, lost *error) (*compact.Job, []segment.Footer, error) {
 	m := s.manifest.copy()
 	slices.SortFunc(m.Sealed, func(a, b segment.Footer) int { return int(int64(a.First) - int64(b.First)) })
 	job := &compact.Job{
@@ -304,21 +308,26 @@ func (s *Store) plan(v *version, inputs []uint64) (*compact.Job, []segment.Foote
 		footers = append(footers, *f)
 		apart = false
 	}
-	job.Judge = s.judge(outside)
+	job.Judge = s.judge(outside, lost)
 	return job, footers, nil
 }
 
 // judge returns what becomes of a record. A tombstone, or a key that expired, may
 // go only when no segment outside the inputs can hold an older record of the key:
-// none begins below its number.
-func (s *Store) judge(outside uint64) func(*segment.View, string) compact.Verdict {
+// none begins below its number. lost is set if the index can't tell: then the job
+// must come to nothing.
+func (s *Store) judge(outside uint64, lost *error) func(*segment.View, string) compact.Verdict {
 	grace := s.opts.Compaction.Grace.Microseconds()
 	now := s.clock.trusted(s.opts.Compaction.Grace)
 	return func(v *segment.View, name string) compact.Verdict {
 		if v.Kind == segment.Sample {
 			return compact.Keep
 		}
-		e, alive := s.index.Get(name)
+		e, alive, err := s.index.Get(name)
+		if err != nil {
+			*lost = s.indexError(err)
+			return compact.Keep
+		}
 		oldest := v.Seq <= outside
 		switch {
 		case v.Kind == segment.Delete && (oldest || alive && e.Seq > v.Seq):
@@ -360,8 +369,10 @@ func (s *Store) adopt(ctx context.Context, footers []segment.Footer, result *com
 		return s.abandon(result, outputs, err)
 	}
 	s.files.add(outputs...)
-	s.moveEntries(inputs, result) // 7
-	s.files.retire(inputs)        // 8
+	if err := s.moveEntries(inputs, result); err != nil { // 7
+		return s.indexError(err) // some entries lead to the inputs still, so they stay readable
+	}
+	s.files.retire(inputs) // 8
 	return nil
 }
 
@@ -400,7 +411,7 @@ func (s *Store) abandon(result *compact.Result, outputs []*segmentFile, err erro
 
 // moveEntries points the index to the outputs, in small slices, while inputs and
 // outputs are open.
-func (s *Store) moveEntries(inputs []uint64, result *compact.Result) {
+func (s *Store) moveEntries(inputs []uint64, result *compact.Result) (err error) {
 	var samples [][]index.Change
 	for i := range result.Outputs {
 		out := &result.Outputs[i]
@@ -410,13 +421,16 @@ func (s *Store) moveEntries(inputs []uint64, result *compact.Result) {
 			continue
 		}
 		for slice := range slices.Chunk(list, moveSlice) {
-			s.index.Move(slice)
+			err = errors.Join(err, s.index.Move(slice))
 		}
 	}
 	for slice := range slices.Chunk(copied(result.Expired), moveSlice) {
-		s.index.Drop(slice)
+		err = errors.Join(err, s.index.Drop(slice))
 	}
-	s.index.Replace(inputs, samples)
+	if err == nil {
+		s.index.Replace(inputs, samples)
+	}
+	return err
 }
 
 func copied(records []compact.Record) []index.Change {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"path/filepath"
 	"sync"
 
 	"github.com/annalsdb/annals/index"
@@ -69,7 +70,11 @@ func (c *core) Lookup(key string) (Entry, error) {
 		if v == nil {
 			return Entry{}, ErrClosed
 		}
-		e, ok := c.index.Get(key)
+		e, ok, err := c.index.Get(key)
+		if err != nil {
+			v.release()
+			return Entry{}, c.indexError(err)
+		}
 		if !ok || c.clock.expired(e.Expires) {
 			v.release()
 			return Entry{}, fmt.Errorf("%w: key %q", ErrNotFound, key)
@@ -81,6 +86,18 @@ func (c *core) Lookup(key string) (Entry, error) {
 		}
 		v.release() // compaction has moved it; see files
 	}
+}
+
+// indexError says where INDEX is damaged. The log has all that is in it.
+func (c *core) indexError(err error) error {
+	var damage *index.TableError
+	if !errors.As(err, &damage) {
+		return err
+	}
+	return c.noted(&CorruptError{
+		Path: filepath.Join(c.dir, indexName), Offset: damage.Offset,
+		Reason: damage.Reason + "; close the store, remove this file and open it again: it is made anew from the log",
+	})
 }
 
 // lineBuffers holds *[]byte for lines that are read one by one.

@@ -115,7 +115,12 @@ func (r *Reader) loadOnce() (_ *readerState, generation uint64, err error) {
 		op.closeFiles()
 		return nil, generation, err
 	}
-	state.core = &core{dir: r.dir, index: op.builder.Index(), clock: op.clock, closed: r.closed, lost: op.lost, files: newFiles(op.files, func(*segmentFile) {})}
+	x, err := op.builder.Index()
+	if err != nil {
+		op.closeFiles()
+		return nil, generation, err
+	}
+	state.core = &core{dir: r.dir, index: x, clock: op.clock, closed: r.closed, lost: op.lost, files: newFiles(op.files, func(*segmentFile) {})}
 	for _, e := range op.damage {
 		state.noteDamage(e)
 	}

@@ -617,9 +617,9 @@ func TestSecurityErrorsQuoteWhatTheyName(t *testing.T) {
 
 // S16: nothing in the core catches a panic to go on writing, ends the process, or
 // writes to the program's log. The few panics are about what the line before made
-// sure of.
+// sure of; what is caught is a fault on mapped memory, and any other goes on.
 func TestSecurityCoreNeverRecoversOrExits(t *testing.T) {
-	allowed := map[string]int{"segment: panic": 1, "compact: panic": 1, ": panic": 1}
+	allowed := map[string]int{"index: recover": 1, "index: panic": 1, "segment: panic": 1, "compact: panic": 1, ": panic": 1}
 	found := map[string]int{}
 	for name, p := range packages(t) {
 		if strings.HasPrefix(name, "fuzz") || strings.HasSuffix(name, "fstest") {

@@ -72,7 +72,10 @@ func (s *Snapshot) Lookup(key string) (Entry, error) {
 		return Entry{}, ErrClosed
 	}
 	defer s.mu.RUnlock()
-	e, ok := s.index.Get(key)
+	e, ok, err := s.index.Get(key)
+	if err != nil {
+		return Entry{}, s.core.indexError(err)
+	}
 	if !ok || s.hidden(e) {
 		return Entry{}, fmt.Errorf("%w: key %q", ErrNotFound, key)
 	}
@@ -106,7 +109,11 @@ func (s *Snapshot) Scan(r Range) iter.Seq2[Entry, error] {
 			return
 		}
 		count := 0
-		for e := range s.index.Range(from, to, r.Reverse) {
+		for e, err := range s.index.Range(from, to, r.Reverse) {
+			if err != nil {
+				yield(Entry{}, s.core.indexError(err))
+				return
+			}
 			if s.hidden(e) {
 				continue
 			}

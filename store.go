@@ -68,7 +68,10 @@ func Open(dir string, opts *Options) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("annals: opening %q: %w", dir, err), lock.release())
 	}
 	op.builder.Reached(op.manifest.Seq - 1)
-	op.index = op.builder.Index()
+	if op.index, err = op.builder.Index(); err != nil {
+		op.closeFiles()
+		return nil, errors.Join(err, lock.release())
+	}
 	op.report.Took = time.Since(begun).Round(time.Microsecond).String()
 	s := newStore(op, lock)
 	for _, q := range s.recovery.Quarantined {

@@ -93,7 +93,9 @@ func (tx *Tx) write(opts []PutOption, key string, add func(*Batch)) error {
 		if opt.kind != optIfSeq {
 			continue
 		}
-		if have := tx.present(key); have != uint64(opt.n) {
+		if have, err := tx.present(key); err != nil {
+			return err
+		} else if have != uint64(opt.n) {
 			return conflict(key, uint64(opt.n), have)
 		}
 	}
@@ -152,12 +154,12 @@ func (tx *Tx) Append(series string, value []byte, opts ...AppendOption) (seq uin
 }
 
 // present is the sequence number of a key for IfSeq.
-func (tx *Tx) present(key string) uint64 {
+func (tx *Tx) present(key string) (uint64, error) {
 	if e, ok := tx.own[key]; ok {
 		if e == nil || tx.hidden(e) {
-			return 0
+			return 0, nil
 		}
-		return e.Seq
+		return e.Seq, nil
 	}
 	return tx.s.present(key)
 }

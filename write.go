@@ -134,7 +134,9 @@ func (s *Store) check(b *Batch) error {
 		if !op.conditional {
 			continue
 		}
-		if seq := s.present(op.rec.Name); seq != op.ifSeq {
+		if seq, err := s.present(op.rec.Name); err != nil {
+			return err
+		} else if seq != op.ifSeq {
 			return conflict(op.rec.Name, op.ifSeq, seq)
 		}
 	}
@@ -153,18 +155,19 @@ func conflict(key string, want, have uint64) error {
 
 // present is the sequence number of a key as the next write will find it, 0 if
 // the key is absent.
-func (s *Store) present(key string) uint64 {
+func (s *Store) present(key string) (uint64, error) {
 	if r, ok := s.pending.latest(key); ok {
 		if isPut(r) && !s.clock.expired(r.Expires) {
-			return r.Seq
+			return r.Seq, nil
 		}
-		return 0
+		return 0, nil
 	}
 	// What was queued may have become visible just now, so the index comes second.
-	if e, ok := s.index.Get(key); ok && !s.clock.expired(e.Expires) {
-		return e.Seq
+	e, ok, err := s.index.Get(key)
+	if err != nil || !ok || s.clock.expired(e.Expires) {
+		return 0, s.indexError(err)
 	}
-	return 0
+	return e.Seq, nil
 }
 
 // Sync makes everything that was written before the call durable and returns the

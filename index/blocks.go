@@ -109,9 +109,8 @@ func (x *Index) blockLocked(c *Change) {
 // more, and takes in the outputs that hold samples, each given by its lines in
 // order.
 func (x *Index) Replace(inputs []uint64, outputs [][]Change) {
-	x.mu.Lock()
+	x.lock()
 	defer x.mu.Unlock()
-	x.mu.current = nil
 	log := slices.DeleteFunc(slices.Clone(x.mu.log), func(t *stretch) bool { return slices.Contains(inputs, t.segment) })
 	for _, changes := range outputs {
 		t := &stretch{segment: changes[0].Segment, first: changes[0].Seq}

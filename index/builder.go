@@ -1,50 +1,83 @@
 package index
 
 import (
-	"maps"
 	"slices"
 	"sort"
 )
 
-// Builder makes an index from all records of a log. Segments come in any order;
-// of two records of a key the one with the greater sequence number is the newer.
+// Builder makes an index from the records of a log, or from a table and the
+// records that it does not know. Segments come in any order; of two records of a
+// key the one with the greater sequence number is the newer.
 type Builder struct {
-	x      *Index
-	newest map[string]newest
-}
-
-// newest is the newest record of a key so far, which may be a delete.
-type newest struct {
-	Entry
-	deleted bool
+	x    *Index
+	base uint64 // the table stands for all records up to this one
+	err  error  // damage in the table
 }
 
 // NewBuilder returns an empty builder.
-func NewBuilder() *Builder {
-	return &Builder{x: New(), newest: map[string]newest{}}
-}
+func NewBuilder() *Builder { return &Builder{x: New()} }
 
 // Add takes in a record of a segment whose lines lie in the order of their
 // sequence numbers (inOrder) or by key. Records of one segment come one behind
 // the other.
+//
+// A record that the table stands for can only have moved: if it is the newest of
+// its key it is re-pointed, otherwise it is dead.
 func (b *Builder) Add(c *Change, inOrder bool) {
 	x := b.x
 	x.mu.last = max(x.mu.last, c.Seq)
 	switch c.Op {
 	case Sample:
 		x.usageLocked(c.Segment).Samples += int64(c.Len)
-		x.mu.series.add(c)
+		x.mu.series.add(c, c.Seq > b.base)
 	case Delete:
 		x.usageLocked(c.Segment).Tombstones += int64(c.Len)
 		fallthrough
 	default:
-		if old, ok := b.newest[c.Name]; !ok || old.Seq < c.Seq {
-			b.newest[c.Name] = newest{Entry{Key: c.Name, Seq: c.Seq, Expires: c.Expires, Pos: c.Pos}, c.Op == Delete}
-		}
+		b.key(c)
 	}
 	if inOrder {
 		x.blockLocked(c)
 	}
+}
+
+func (b *Builder) key(c *Change) {
+	x := b.x
+	l := x.levels.Load()
+	old, known, alive, err := l.latest(c.Name)
+	if err != nil {
+		b.err = err
+		return
+	}
+	moved := known && old.Seq == c.Seq && c.Op == Put
+	if c.Seq <= b.base && !moved || c.Seq > b.base && known && old.Seq >= c.Seq {
+		return
+	}
+	if alive {
+		x.usageLocked(old.Segment).leave(&old)
+		x.mu.len--
+	}
+	e := Entry{Key: c.Name, Seq: c.Seq, Expires: c.Expires, Pos: c.Pos}
+	if c.Op == Put {
+		x.enterLocked(&e)
+	}
+	l.top.put(&e, c.Op == Delete)
+}
+
+// latest returns the newest that is known of a key: the entry, which may lie in a
+// segment that is gone, or the change that has deleted it.
+func (l *levels) latest(key string) (e Entry, known, alive bool, err error) {
+	for _, o := range append([]*overlay{l.top}, l.frozen...) {
+		if r := o.find(key); r != 0 {
+			e, deleted := entryOf(o.at(r))
+			return e, true, !deleted, nil
+		}
+	}
+	if l.table == nil {
+		return Entry{}, false, false, nil
+	}
+	e, known, err = l.table.Get(key)
+	return e, known, known && !l.table.isGone(e.Segment), err
 }
 
 // Damage tells that a line at offset, in a segment whose lines lie in the order of
@@ -87,21 +120,13 @@ func (b *Builder) Damage(segment uint64, offset, end int64, first, last uint64) 
 // of them is left.
 func (b *Builder) Reached(seq uint64) { b.x.mu.last = max(b.x.mu.last, seq) }
 
-// Index returns the index. Inserting in order takes the tree half the time of
-// inserting as records came.
-func (b *Builder) Index() *Index {
+// Index returns the index. An error is damage in the table: then the index must be
+// built without it.
+func (b *Builder) Index() (*Index, error) {
 	x := b.x
-	for _, key := range slices.Sorted(maps.Keys(b.newest)) {
-		e := b.newest[key]
-		if !e.deleted {
-			x.usageLocked(e.Segment).enter(&e.Entry)
-			x.mu.keys.ReplaceOrInsert(e.Entry)
-		}
-	}
 	for _, t := range x.mu.log {
 		t.closeBlock()
 	}
 	slices.SortFunc(x.mu.log, func(a, b *stretch) int { return int(int64(a.first) - int64(b.first)) })
-	b.newest = nil
-	return x
+	return x, b.err
 }

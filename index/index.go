@@ -1,9 +1,9 @@
 package index
 
 import (
+	"cmp"
 	"sync"
-
-	"github.com/google/btree"
+	"sync/atomic"
 )
 
 // Pos says where a line lies: in which segment, at which offset, and how long it
@@ -48,6 +48,7 @@ type Change struct {
 // of samples, and of tombstones (deletes), which can go only when no older
 // segment can hold their key.
 type Usage struct {
+	Keys       int64 // how many entries
 	Entries    int64
 	Samples    int64
 	Tombstones int64
@@ -58,6 +59,7 @@ type Usage struct {
 
 // enter and leave count an entry in and out.
 func (u *Usage) enter(e *Entry) {
+	u.Keys++
 	u.Entries += int64(e.Len)
 	if e.Expires != 0 {
 		u.Expiring += int64(e.Len)
@@ -66,52 +68,62 @@ func (u *Usage) enter(e *Entry) {
 }
 
 func (u *Usage) leave(e *Entry) {
+	u.Keys--
 	u.Entries -= int64(e.Len)
 	if e.Expires != 0 {
 		u.Expiring -= int64(e.Len)
 	}
 }
 
-// degree of the tree: nodes of 32 to 63 entries, the fastest of 16, 32 and 64 for
-// random puts of a million keys.
-const degree = 32
-
-func less(a, b Entry) bool { return a.Key < b.Key }
-
-// Index is safe for concurrent use.
+// Index is safe for concurrent use. Get takes no lock.
 type Index struct {
+	levels  atomic.Pointer[levels]
+	writing atomic.Uint64            // odd while several changes become visible at once
+	current atomic.Pointer[Snapshot] // of this very state; nil if none was taken
+
 	mu struct {
 		sync.RWMutex
-		keys    *btree.BTreeG[Entry]
 		usage   map[uint64]*Usage
 		log     []*stretch // of each segment with blocks, in the order of their first seq; copied when changed
 		series  *seriesTable
-		last    uint64    // the greatest seq applied
-		current *Snapshot // of this very state; nil if none was taken
+		last    uint64 // the greatest seq applied
+		len     int    // keys
+		changes uint64 // how often something has changed
 	}
 }
 
 // New returns an empty index.
-func New() *Index {
+func New() *Index { return newIndex(nil) }
+
+func newIndex(t *Table) *Index {
 	x := &Index{}
-	x.mu.keys = btree.NewG(degree, less)
+	x.levels.Store(&levels{top: newOverlay(), table: t})
 	x.mu.usage = map[uint64]*Usage{}
 	x.mu.series = newSeriesTable()
 	return x
 }
 
-// Get returns the entry of a key.
-func (x *Index) Get(key string) (Entry, bool) {
+// Get returns the entry of a key. An error is damage in the table.
+//
+// Changes that become visible together do so for every Get: one that has met the
+// middle of them looks again, behind them.
+func (x *Index) Get(key string) (Entry, bool, error) {
+	if before := x.writing.Load(); before%2 == 0 {
+		e, ok, err := x.levels.Load().get(key)
+		if x.writing.Load() == before {
+			return e, ok, err
+		}
+	}
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return x.mu.keys.Get(Entry{Key: key})
+	return x.levels.Load().get(key)
 }
 
 // Len is the number of keys.
 func (x *Index) Len() int {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return x.mu.keys.Len()
+	return x.mu.len
 }
 
 // Last is the greatest sequence number applied.
@@ -121,37 +133,67 @@ func (x *Index) Last() uint64 {
 	return x.mu.last
 }
 
+// lock is what every change begins with.
+func (x *Index) lock() {
+	x.mu.Lock()
+	x.mu.changes++
+	x.current.Store(nil)
+}
+
 // Apply makes changes visible, all at once. Their sequence numbers rise and are
 // above all earlier ones.
 func (x *Index) Apply(changes []Change) {
-	x.mu.Lock()
+	x.lock()
 	defer x.mu.Unlock()
-	x.mu.current = nil
+	if len(changes) > 1 {
+		x.writing.Add(1)
+		defer x.writing.Add(1)
+	}
+	top := x.levels.Load().top
 	for i := range changes {
 		c := &changes[i]
-		x.applyLocked(c)
+		x.applyLocked(top, c)
 		x.blockLocked(c)
 		x.mu.last = c.Seq
 	}
+	if top.order.late(top) {
+		go x.sortAhead()
+	}
 }
 
-func (x *Index) applyLocked(c *Change) {
+func (x *Index) applyLocked(top *overlay, c *Change) {
 	switch c.Op {
 	case Put:
 		e := Entry{Key: c.Name, Seq: c.Seq, Expires: c.Expires, Pos: c.Pos}
-		x.usageLocked(c.Segment).enter(&e)
-		if old, had := x.mu.keys.ReplaceOrInsert(e); had {
-			x.usageLocked(old.Segment).leave(&old)
-		}
+		x.leaveLocked(c.Name)
+		x.enterLocked(&e)
+		top.put(&e, false)
 	case Delete:
 		x.usageLocked(c.Segment).Tombstones += int64(c.Len)
-		if old, had := x.mu.keys.Delete(Entry{Key: c.Name}); had {
-			x.usageLocked(old.Segment).leave(&old)
+		if x.leaveLocked(c.Name) {
+			top.put(&Entry{Key: c.Name, Seq: c.Seq}, true)
 		}
 	case Sample:
 		x.usageLocked(c.Segment).Samples += int64(c.Len)
-		x.mu.series.add(c)
+		x.mu.series.add(c, true)
 	}
+}
+
+// enterLocked and leaveLocked count an entry in and out. A key whose entry can't be
+// read, because the table is damaged, stays in the count: its segment then goes
+// later than it might.
+func (x *Index) enterLocked(e *Entry) {
+	x.usageLocked(e.Segment).enter(e)
+	x.mu.len++
+}
+
+func (x *Index) leaveLocked(key string) (was bool) {
+	old, had, err := x.levels.Load().get(key)
+	if had {
+		x.usageLocked(old.Segment).leave(&old)
+		x.mu.len--
+	}
+	return had || err != nil
 }
 
 func (x *Index) usageLocked(segment uint64) *Usage {
@@ -175,56 +217,46 @@ func (x *Index) Usage(segment uint64) Usage {
 
 // Move takes in keys that a compaction has copied: an entry of the same key and
 // seq is re-pointed to its new place. One that has changed in the meantime stays
-// as it is, the copy is dead already.
-func (x *Index) Move(changes []Change) {
-	x.mu.Lock()
+// as it is, the copy is dead already. An error is damage in the table: then the
+// entries that could not be found still lead to their old places.
+func (x *Index) Move(changes []Change) (err error) {
+	x.lock()
 	defer x.mu.Unlock()
-	x.mu.current = nil
 	for i := range changes {
 		c := &changes[i]
 		if c.Op == Delete {
 			x.usageLocked(c.Segment).Tombstones += int64(c.Len)
 			continue
 		}
-		e, had := x.mu.keys.Get(Entry{Key: c.Name})
+		l := x.levels.Load()
+		e, had, lost := l.get(c.Name)
+		err = cmp.Or(err, lost)
 		if !had || e.Seq != c.Seq {
 			continue
 		}
 		x.usageLocked(e.Segment).leave(&e)
 		e.Pos = c.Pos
 		x.usageLocked(e.Segment).enter(&e)
-		x.mu.keys.ReplaceOrInsert(e)
+		l.top.put(&e, false)
 	}
+	return err
 }
 
 // Drop removes the entries of a key and seq that a compaction has left behind,
-// because they had expired.
-func (x *Index) Drop(changes []Change) {
-	x.mu.Lock()
+// because they had expired. Errors are as those of Move.
+func (x *Index) Drop(changes []Change) (err error) {
+	x.lock()
 	defer x.mu.Unlock()
-	x.mu.current = nil
 	for i := range changes {
 		c := &changes[i]
-		if e, had := x.mu.keys.Get(Entry{Key: c.Name}); had && e.Seq == c.Seq {
-			x.mu.keys.Delete(e)
+		l := x.levels.Load()
+		e, had, lost := l.get(c.Name)
+		err = cmp.Or(err, lost)
+		if had && e.Seq == c.Seq {
 			x.usageLocked(e.Segment).leave(&e)
+			x.mu.len--
+			l.top.put(&Entry{Key: c.Name, Seq: c.Seq}, true)
 		}
 	}
-}
-
-// Snapshot returns the present state, which later changes do not touch. It needs
-// no closing; the positions in it hold as long as its user keeps their segments.
-func (x *Index) Snapshot() *Snapshot {
-	x.mu.RLock()
-	s := x.mu.current
-	x.mu.RUnlock()
-	if s != nil {
-		return s
-	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.mu.current == nil {
-		x.mu.current = &Snapshot{x: x, keys: x.mu.keys.Clone(), log: x.mu.log, last: x.mu.last, series: x.mu.series.sums.Clone()}
-	}
-	return x.mu.current
+	return err
 }

@@ -170,8 +170,16 @@ func TestIndexAgainstModel(t *testing.T) {
 			m *model
 		}
 		var moments []moment
+		var last uint64
+		var tab *Table
+		fresh := uint64(0) // segments from this number on came after the table
 		for range 300 {
-			switch rng.IntN(30) {
+			switch rng.IntN(32) {
+			case 30, 31:
+				before := m.number
+				if l, made := m.checkpoint(t, rng, x, apply); made != nil {
+					last, tab, fresh = l, made, before+1
+				}
 			case 0:
 				m.compact(rng, x, apply)
 			case 1, 2:
@@ -187,6 +195,10 @@ func TestIndexAgainstModel(t *testing.T) {
 		check(t, rng, m, x)
 		for _, past := range moments {
 			checkSnapshot(t, rng, past.m, past.Snapshot)
+		}
+
+		if tab != nil {
+			check(t, rng, m, m.restore(t, rng, tab, last, func(n uint64) bool { return n >= fresh }))
 		}
 
 		// The builder, given the same lines in any order, knows the same, and goes on as well.
@@ -216,7 +228,59 @@ func build(rng *rand.Rand, m *model) *Index {
 			b.Add(&lines[i], s.inOrder)
 		}
 	}
-	return b.Index()
+	x, err := b.Index()
+	if err != nil {
+		panic(err)
+	}
+	return x
+}
+
+// checkpoint makes a table of the index, with changes meanwhile. One in three comes
+// to nothing.
+func (m *model) checkpoint(t *testing.T, rng *rand.Rand, x *Index, meanwhile func()) (last uint64, tab *Table) {
+	c := x.Freeze()
+	last = c.Last()
+	meanwhile()
+	file := &memory{}
+	if rng.IntN(3) == 0 {
+		_, err := c.Write(file, rng.Uint64(), nil, func(int) error { return nil })
+		require.NoError(t, err)
+		meanwhile()
+		return 0, nil
+	}
+	size, err := c.Write(file, rng.Uint64(), []byte("head"), func(int) error { return nil })
+	require.NoError(t, err)
+	require.Len(t, file.b, int(size))
+	meanwhile()
+	tab, err = OpenTable(file.b)
+	require.NoError(t, err)
+	c.Adopt(tab)
+	return last, tab
+}
+
+// restore builds an index from a table: it is given all lines of the segments in
+// again, and all lines above last.
+func (m *model) restore(t *testing.T, rng *rand.Rand, tab *Table, last uint64, again func(uint64) bool) *Index {
+	tab, err := OpenTable(tab.data) // what the other one has forgotten is its own
+	require.NoError(t, err)
+	head, err := Head(tab)
+	require.NoError(t, err)
+	require.Equal(t, "head", string(head))
+	b, err := Restore(tab, last, func(n uint64) bool {
+		return !again(n) && slices.ContainsFunc(m.segments, func(s *modelSegment) bool { return s.number == n })
+	})
+	require.NoError(t, err)
+	for _, i := range rng.Perm(len(m.segments)) {
+		s := m.segments[i]
+		for j := range s.lines {
+			if s.lines[j].Seq > last || again(s.number) {
+				b.Add(&s.lines[j], s.inOrder)
+			}
+		}
+	}
+	x, err := b.Index()
+	require.NoError(t, err)
+	return x
 }
 
 // check holds the whole index against the model.
@@ -226,7 +290,8 @@ func check(t *testing.T, rng *rand.Rand, m *model, x *Index) {
 	require.Equal(t, m.seq, x.Last())
 	for i := range 70 {
 		key := fmt.Sprintf("k%02d", i)
-		e, ok := x.Get(key)
+		e, ok, err := x.Get(key)
+		require.NoError(t, err)
 		want, has := m.entries[key]
 		require.Equal(t, has, ok)
 		require.Equal(t, want, e)
@@ -245,6 +310,7 @@ func check(t *testing.T, rng *rand.Rand, m *model, x *Index) {
 func (m *model) usage(number uint64) (u Usage) {
 	for _, e := range m.entries {
 		if e.Segment == number {
+			u.Keys++
 			u.Entries += int64(e.Len)
 			if e.Expires != 0 {
 				u.Expiring += int64(e.Len)
@@ -317,7 +383,8 @@ func checkSnapshot(t *testing.T, rng *rand.Rand, m *model, s *Snapshot) {
 	require.ElementsMatch(t, m.series(), s.Series())
 	for range 40 {
 		key := fmt.Sprintf("k%02d", rng.IntN(70))
-		e, ok := s.Get(key)
+		e, ok, err := s.Get(key)
+		require.NoError(t, err)
 		require.Equal(t, m.entries[key], e)
 		require.Equal(t, e.Key != "", ok)
 
@@ -325,7 +392,7 @@ func checkSnapshot(t *testing.T, rng *rand.Rand, m *model, s *Snapshot) {
 			return []string{"", "k", "k3", fmt.Sprintf("k%02d", rng.IntN(70)), fmt.Sprintf("k%02d\x00", rng.IntN(70)), "z"}[rng.IntN(6)]
 		}
 		from, to, reverse, limit := bound(), bound(), rng.IntN(2) == 0, 1+rng.IntN(80)
-		require.Equal(t, m.scan(from, to, reverse, limit), take(s.Range(from, to, reverse), limit), "%q %q %v", from, to, reverse)
+		require.Equal(t, m.scan(from, to, reverse, limit), take(entries(t, s.Range(from, to, reverse)), limit), "%q %q %v", from, to, reverse)
 
 		first, last := 1+rng.Uint64N(m.seq+1), rng.Uint64N(m.seq+2)
 		since, until := rng.Int64N(2400)-1200, rng.Int64N(2400)-1200
@@ -349,6 +416,18 @@ func (m *model) scan(from, to string, reverse bool, limit int) (found []Entry) {
 		slices.Reverse(found)
 	}
 	return found[:min(limit, len(found))]
+}
+
+// entries are what a walk yields that meets no error.
+func entries(t testing.TB, all iter.Seq2[Entry, error]) iter.Seq[Entry] {
+	return func(yield func(Entry) bool) {
+		for e, err := range all {
+			require.NoError(t, err)
+			if !yield(e) {
+				return
+			}
+		}
+	}
 }
 
 func take[T any](all iter.Seq[T], limit int) (some []T) {
@@ -428,7 +507,8 @@ func (m *model) checkBlock(t *testing.T, b *Block, series string) {
 func TestApplyGoesOnInASegmentOfTheBuilder(t *testing.T) {
 	b := NewBuilder()
 	b.Add(&Change{Op: Sample, Name: "old", Seq: 1, Pos: Pos{Segment: 1, Offset: 90, Len: 50}}, true)
-	x := b.Index()
+	x, err := b.Index()
+	require.NoError(t, err)
 	x.Apply([]Change{{Op: Sample, Name: "new", Seq: 2, Pos: Pos{Segment: 1, Offset: 140, Len: 50}}})
 	x.Apply([]Change{{Op: Sample, Name: "new", Seq: 3, Pos: Pos{Segment: 2, Offset: 90, Len: 50}}})
 	for series, blocks := range map[string]int{"old": 1, "new": 2} {
@@ -455,7 +535,9 @@ func TestDamageIsFoundByItsNumber(t *testing.T) {
 			b.Add(&s.lines[i], true)
 		}
 		b.Damage(s.number, int64(bad[0].Offset), s.size, all[0].Seq, all[len(all)-1].Seq)
-		x := b.Index().Snapshot()
+		built, err := b.Index()
+		require.NoError(t, err)
+		x := built.Snapshot()
 		for _, c := range bad {
 			blocks := slices.Collect(x.Blocks("any", c.Seq, c.Seq, 0, 0, false))
 			require.True(t, slices.ContainsFunc(blocks, func(b Block) bool {
@@ -595,4 +677,67 @@ func samplesOf(batches uint64) (changes []Change) {
 		changes = append(changes, Change{Op: Sample, Name: "s", Seq: (batch+1)*1000 + 40, Pos: Pos{Segment: 9, Offset: uint32(90 + batch*1000), Len: 1000}})
 	}
 	return changes
+}
+
+func BenchmarkIndex(b *testing.B) {
+	const n = 1_000_000
+	keys := make([]string, n)
+	rnd := rand.New(rand.NewPCG(1, 1))
+	for i := range keys {
+		keys[i] = fmt.Sprintf("%016x", rnd.Uint64())
+	}
+	change := func(i int) []Change {
+		return []Change{{Op: Put, Name: keys[i%n], Seq: uint64(i + 1), Pos: Pos{Segment: uint64(i / 100_000), Offset: uint32(i%100_000) * 150, Len: 150}}}
+	}
+	b.Run("put", func(b *testing.B) {
+		x, i := New(), 0
+		b.ReportAllocs()
+		for b.Loop() {
+			x.Apply(change(i))
+			i++
+		}
+	})
+	x := New()
+	before := heap()
+	for i := range n {
+		x.Apply(change(i))
+	}
+	b.Logf("%d bytes a key", (heap()-before)/n)
+	get := func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, ok, err := x.Get(keys[rnd.IntN(n)]); !ok || err != nil {
+				b.Fatal(ok, err)
+			}
+		}
+	}
+	scan := func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			count := 0
+			for range x.Snapshot().Range("", "", false) {
+				count++
+			}
+			require.Equal(b, n, count)
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/key")
+	}
+	b.Run("get", get)
+	b.Run("scan", scan)
+	file := &memory{b: make([]byte, 0, 64<<20)}
+	c := x.Freeze()
+	_, err := c.Write(file, 1, nil, func(int) error { return nil })
+	require.NoError(b, err)
+	tab, err := OpenTable(file.b)
+	require.NoError(b, err)
+	c.Adopt(tab)
+	b.Run("get from table", get)
+	b.Run("scan of table", scan)
+}
+
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }

@@ -23,6 +23,9 @@ type seriesTable struct {
 	sums *btree.BTreeG[Series]
 }
 
+// degree of the tree of series.
+const degree = 32
+
 func newSeriesTable() *seriesTable {
 	return &seriesTable{
 		ids:  map[string]uint32{},
@@ -31,8 +34,11 @@ func newSeriesTable() *seriesTable {
 }
 
 // add counts one more sample, whose seq may be below earlier ones while an index
-// is built.
-func (t *seriesTable) add(c *Change) {
+// is built; or, if it is counted already, only makes sure that its series is known.
+func (t *seriesTable) add(c *Change, count bool) {
+	if _, known := t.ids[c.Name]; known && !count {
+		return
+	}
 	s, ok := t.sums.Get(Series{Name: c.Name})
 	if !ok {
 		s = Series{Name: strings.Clone(c.Name), FirstSeq: c.Seq, LastSeq: c.Seq, MinAt: c.At, MaxAt: c.At}

@@ -8,40 +8,139 @@ import (
 
 // Snapshot is the state of an index at one moment. It is safe for concurrent use.
 type Snapshot struct {
-	x    *Index
-	keys *btree.BTreeG[Entry]
-	log  []*stretch
-	last uint64
+	x      *Index
+	levels *levels
+	limit  ref     // of the top overlay: what it has from here on came later
+	sorted [][]run // of each overlay
+	len    int
+	log    []*stretch
+	last   uint64
 
 	series *btree.BTreeG[Series]
 }
 
-// Get returns the entry of a key.
-func (s *Snapshot) Get(key string) (Entry, bool) { return s.keys.Get(Entry{Key: key}) }
+// Get returns the entry of a key. An error is damage in the table.
+func (s *Snapshot) Get(key string) (Entry, bool, error) {
+	top := s.levels.top
+	switch r := top.find(key); {
+	case r == 0:
+		return s.levels.below(key)
+	case r < s.limit:
+		return top.entry(r, key)
+	}
+	for i := len(s.sorted[0]) - 1; i >= 0; i-- {
+		list := s.sorted[0][i]
+		if n, found := top.search(list, []byte(key)); found {
+			return top.entry(list[n], key)
+		}
+	}
+	return s.levels.below(key)
+}
 
 // Len is the number of keys.
-func (s *Snapshot) Len() int { return s.keys.Len() }
+func (s *Snapshot) Len() int { return s.len }
 
 // Last is the greatest sequence number in it.
 func (s *Snapshot) Last() uint64 { return s.last }
 
 // Range yields the entries from key from on (included) up to key to (not
-// included; "" is no bound) in order, or backwards if reverse.
-func (s *Snapshot) Range(from, to string, reverse bool) iter.Seq[Entry] {
-	return func(yield func(Entry) bool) {
+// included; "" is no bound) in order, or backwards if reverse. Damage in the table
+// is yielded as an error and ends it. Keys may share the memory of their neighbours.
+func (s *Snapshot) Range(from, to string, reverse bool) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		if to != "" && from >= to {
+			return
+		}
+		cursors := s.runs(from, to, reverse)
+		if s.levels.table == nil {
+			merged(cursors, reverse)(yield)
+			return
+		}
+		c, err := s.levels.table.cursor(from, to, reverse)
 		switch {
-		case !reverse && to == "":
-			s.keys.AscendGreaterOrEqual(Entry{Key: from}, yield)
-		case !reverse:
-			s.keys.AscendRange(Entry{Key: from}, Entry{Key: to}, yield)
-		case to == "":
-			s.keys.Descend(func(e Entry) bool { return e.Key >= from && yield(e) })
+		case err != nil:
+			yield(Entry{}, err)
+		case len(cursors) == 0:
+			tableOnly(c)(yield)
 		default:
-			s.keys.DescendLessOrEqual(Entry{Key: to}, func(e Entry) bool {
-				return e.Key == to || e.Key >= from && yield(e)
-			})
+			merged(append(cursors, c), reverse)(yield)
 		}
 	}
+}
+
+// runs returns cursors over the overlays, the newest first.
+func (s *Snapshot) runs(from, to string, reverse bool) (cursors []cursor) {
+	for i, o := range append([]*overlay{s.levels.top}, s.levels.frozen...) {
+		for j := len(s.sorted[i]) - 1; j >= 0; j-- {
+			c := o.cursor(s.sorted[i][j], from, to, reverse)
+			if _, ok := c.key(); ok {
+				cursors = append(cursors, c)
+			}
+		}
+	}
+	return cursors
+}
+
+// Snapshot returns the present state, which later changes do not touch. It needs
+// no closing; the positions in it hold as long as its user keeps their segments.
+func (x *Index) Snapshot() *Snapshot {
+	if s := x.current.Load(); s != nil {
+		return s
+	}
+	// The overlay that we sort must still be the top one when its end is read:
+	// frozen, it is sorted to its end by whoever comes first.
+	for {
+		l := x.levels.Load()
+		if s := x.snapshotOf(l); s != nil {
+			return s
+		}
+	}
+}
+
+// snapshotOf returns a snapshot unless the levels have been replaced.
+func (x *Index) snapshotOf(l *levels) *Snapshot {
+	s := &Snapshot{x: x, levels: l}
+	l.top.order.mu.Lock()
+	defer l.top.order.mu.Unlock()
+	x.mu.Lock()
+	if x.levels.Load() != l {
+		x.mu.Unlock()
+		return nil
+	}
+	s.limit, s.len, s.log, s.last, s.series = l.top.end, x.mu.len, x.mu.log, x.mu.last, x.mu.series.sums.Clone()
+	changes := x.mu.changes
+	x.mu.Unlock()
+
+	s.sorted = append(s.sorted, l.top.sortedLocked(s.limit))
+	for _, o := range l.frozen {
+		s.sorted = append(s.sorted, o.sorted())
+	}
+	x.mu.Lock()
+	if x.mu.changes == changes {
+		x.current.Store(s)
+	}
+	x.mu.Unlock()
+	return s
+}
+
+// sorted returns the runs of an overlay that takes no more changes.
+func (o *overlay) sorted() []run {
+	o.order.mu.Lock()
+	defer o.order.mu.Unlock()
+	return o.sortedLocked(o.end)
+}
+
+// sortAhead sorts what the top overlay has, so that the next who needs the order
+// does not wait for long.
+func (x *Index) sortAhead() {
+	o := x.levels.Load().top
+	o.order.mu.Lock()
+	defer o.order.mu.Unlock()
+	x.mu.Lock()
+	limit := o.end
+	x.mu.Unlock()
+	o.sortedLocked(limit)
+	o.order.ahead.Store(false)
 }
 
 // PrefixEnd returns the least key above all keys that begin with prefix, "" if

@@ -1,0 +1,144 @@
+package index
+
+import "slices"
+
+// Checkpoint is the state of an index at one moment on its way into a table. The
+// index goes on meanwhile; what changes is kept apart.
+type Checkpoint struct {
+	x      *Index
+	levels *levels // but for top
+	last   uint64
+	state  []byte
+	long   []Entry // their keys do not fit into a table
+}
+
+// Freeze begins a checkpoint of the present state. There must be one at a time. One
+// that comes to nothing needs no ending: the next one takes in its changes.
+func (x *Index) Freeze() *Checkpoint {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	old := x.levels.Load()
+	now := &levels{top: newOverlay(), frozen: append([]*overlay{old.top}, old.frozen...), table: old.table}
+	x.levels.Store(now)
+	x.current.Store(nil)
+	return &Checkpoint{x: x, levels: now, last: x.mu.last, state: x.appendStateLocked(nil)}
+}
+
+// Last is the greatest sequence number in the checkpoint.
+func (c *Checkpoint) Last() uint64 { return c.last }
+
+// Changes is how many changes have come since the table was made, and how many
+// entries that has.
+func (x *Index) Changes() (changes, entries int) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	l := x.levels.Load()
+	changes = l.top.count
+	for _, o := range l.frozen {
+		changes += o.count
+	}
+	if l.table != nil {
+		entries = l.table.Len()
+	}
+	return changes, entries
+}
+
+// Write writes the checkpoint as a table into an empty file and returns its size.
+// The table's mark should differ from that of every other that was in a file of the
+// same name. head is handed back by Restore. pace is called now and then with the
+// number of entries written; its error ends the writing. The file is not synced.
+func (c *Checkpoint) Write(file TableFile, mark uint64, head []byte, pace func(entries int) error) (size int64, err error) {
+	w := NewTableWriter(file, mark)
+	s := Snapshot{levels: &levels{top: newOverlay(), frozen: c.levels.frozen, table: c.levels.table}, sorted: [][]run{nil}}
+	for _, o := range c.levels.frozen {
+		s.sorted = append(s.sorted, o.sorted())
+	}
+	n := 0
+	for e, err := range s.Range("", "", false) {
+		if err != nil {
+			return 0, err
+		}
+		if n++; n%1000 == 0 {
+			if err := pace(1000); err != nil {
+				return 0, err
+			}
+		}
+		if !Fits(e.Key) {
+			c.long = append(c.long, e)
+			continue
+		}
+		if err := w.Add(&e); err != nil {
+			return 0, err
+		}
+	}
+	state := appendBytes(nil, head)
+	state = appendEntries(state, c.long)
+	return w.Finish(append(state, c.state...))
+}
+
+// Adopt puts the table that Write has written in the place of all that went into it.
+func (c *Checkpoint) Adopt(t *Table) {
+	x := c.x
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	now := x.levels.Load()
+	x.levels.Store(&levels{
+		top:    now.top,
+		frozen: append(slices.Clone(now.frozen[:len(now.frozen)-len(c.levels.frozen)]), longOverlay(c.long)...),
+		table:  t,
+	})
+	x.current.Store(nil)
+}
+
+// longOverlay holds the entries that do not fit into a table, if there are any.
+func longOverlay(long []Entry) []*overlay {
+	if len(long) == 0 {
+		return nil
+	}
+	o := newOverlay()
+	for i := range long {
+		o.put(&long[i], false)
+	}
+	return []*overlay{o}
+}
+
+// Restore makes a Builder of a table that Write has written, and returns the head
+// that was given to it. listed tells which segments still live: what the table has
+// in others counts for nothing, unless the builder is given those records again.
+func Restore(t *Table, last uint64, listed func(segment uint64) bool) (b *Builder, err error) {
+	x := newIndex(t)
+	d := &decoder{b: t.State()}
+	d.bytes()
+	long := d.entries()
+	x.readState(d)
+	if d.bad || len(d.b) > 0 {
+		return nil, &TableError{Reason: "its state can't be read"}
+	}
+	l := x.levels.Load()
+	x.levels.Store(&levels{top: l.top, frozen: longOverlay(slices.DeleteFunc(long, func(e Entry) bool { return !listed(e.Segment) })), table: t})
+	for _, n := range t.Segments() {
+		if !listed(n) {
+			t.forget(n)
+		}
+	}
+	for n, u := range x.mu.usage {
+		if !listed(n) {
+			delete(x.mu.usage, n)
+			continue
+		}
+		x.mu.len += int(u.Keys)
+	}
+	x.mu.log = slices.DeleteFunc(x.mu.log, func(t *stretch) bool { return !listed(t.segment) })
+	x.mu.last = last
+	return &Builder{x: x, base: last}, nil
+}
+
+// Head returns the head that was given to Write.
+func Head(t *Table) ([]byte, error) {
+	d := &decoder{b: t.State()}
+	head := d.bytes()
+	if d.bad {
+		return nil, &TableError{Reason: "its state can't be read"}
+	}
+	return head, nil
+}

@@ -1,0 +1,94 @@
+package index
+
+import (
+	"bytes"
+	"slices"
+	"sort"
+	"sync"
+	"sync/atomic"
+)
+
+// order gives the keys of an overlay in order, in runs: sorted lists of changes,
+// each of which holds at most one of a key, the latest. A key that is in several
+// runs counts in the newest. Runs never change, so a snapshot just keeps them.
+//
+// Nothing is sorted until somebody asks, or until there is so much to sort that he
+// would wait for long: a put of a key that nobody scans costs no order.
+type order struct {
+	mu   sync.Mutex
+	runs []run // the newest last
+	upTo ref   // changes before it are in runs
+
+	count atomic.Int64 // how many changes that are, or nearly
+	ahead atomic.Bool  // somebody sorts in the background
+}
+
+// run is a list of changes in the order of their keys.
+type run []ref
+
+// sortAhead is how many changes may wait to be sorted before that is done in the
+// background: some 20 ms of work.
+const sortAhead = 32 << 10
+
+// late tells whether it is time to sort ahead, and nobody does so. The caller holds
+// Index.mu.
+func (s *order) late(o *overlay) bool {
+	return int64(o.count)-s.count.Load() > sortAhead && s.ahead.CompareAndSwap(false, true)
+}
+
+// sortedLocked returns the runs that hold all changes up to limit. The caller holds
+// order.mu, and has taken limit since: nobody has sorted further.
+func (o *overlay) sortedLocked(limit ref) []run {
+	if o.order.upTo == limit {
+		return o.order.runs
+	}
+	var fresh run
+	o.walk(o.order.upTo, limit, func(r ref) { fresh = append(fresh, r) })
+	o.order.upTo = limit
+	o.order.count.Add(int64(len(fresh)))
+	slices.SortFunc(fresh, func(a, b ref) int {
+		if c := bytes.Compare(keyOf(o.at(a)), keyOf(o.at(b))); c != 0 {
+			return c
+		}
+		return int(int64(b) - int64(a)) // the latest first, which stays
+	})
+	fresh = slices.CompactFunc(fresh, func(a, b ref) bool { return bytes.Equal(keyOf(o.at(a)), keyOf(o.at(b))) })
+	runs := slices.Clone(o.order.runs)
+	runs = append(runs, fresh)
+	// Each run is at least twice as long as the next: so there are few, and a change
+	// is copied few times.
+	for n := len(runs); n > 1 && len(runs[n-2]) < 2*len(runs[n-1]); n = len(runs) {
+		runs = append(runs[:n-2], o.merge(runs[n-2], runs[n-1]))
+	}
+	o.order.runs = runs
+	return runs
+}
+
+// merge makes one run of two. Few changes in a long run cost little more than the
+// copy.
+func (o *overlay) merge(older, newer run) run {
+	merged := make(run, 0, len(older)+len(newer))
+	for _, r := range newer {
+		key := keyOf(o.at(r))
+		n, same := o.search(older, key)
+		merged = append(append(merged, older[:n]...), r)
+		if same {
+			n++
+		}
+		older = older[n:]
+	}
+	return append(merged, older...)
+}
+
+// search returns where a key is in a run, or would be. It looks near the beginning
+// first.
+func (o *overlay) search(r run, key []byte) (n int, found bool) {
+	high := 1
+	for high < len(r) && bytes.Compare(keyOf(o.at(r[high])), key) < 0 {
+		high *= 2
+	}
+	low := min(high/2, len(r))
+	high = min(high+1, len(r))
+	n = low + sort.Search(high-low, func(i int) bool { return bytes.Compare(keyOf(o.at(r[low+i])), key) >= 0 })
+	return n, n < len(r) && bytes.Equal(keyOf(o.at(r[n])), key)
+}
