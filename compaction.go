@@ -354,6 +354,8 @@ func (s *Store) adopt(ctx context.Context, footers []segment.Footer, result *com
 	if err == nil {
 		_, err = s.log.Sync(ctx) // 5
 	}
+	s.checkpoints.adopt.Lock()
+	defer s.checkpoints.adopt.Unlock()
 	if err == nil {
 		err = s.manifest.change(s, func(m *segment.Manifest) { // 6
 			m.Sealed = slices.DeleteFunc(m.Sealed, func(f segment.Footer) bool { return slices.Contains(inputs, f.Segment) })

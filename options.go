@@ -29,6 +29,12 @@ type Options struct {
 	// less than half of a segment is alive.
 	Compaction Compaction
 
+	// Checkpoint is how many changes may come before the index is saved anew, to the
+	// file INDEX, so that opening the store need not read the whole log; and then
+	// Close saves it whenever something has changed. Default: a quarter of the number
+	// of keys, at least 131,072, and fewer at Close.
+	Checkpoint int
+
 	// Logger gets the store's events: recovery, rotation, compaction, failure.
 	// Default: none.
 	Logger *slog.Logger
@@ -135,6 +141,8 @@ func (o *Options) withDefaults() (Options, error) {
 		return c, fmt.Errorf("annals: Options.SegmentSize is %d, must be %d to %d bytes", c.SegmentSize, minSegment, maxSegment)
 	case c.MaxValue < 0 || c.MaxValue > maxValueLimit:
 		return c, fmt.Errorf("annals: Options.MaxValue is %d, must be 1 to %d bytes", c.MaxValue, maxValueLimit)
+	case c.Checkpoint < 0:
+		return c, fmt.Errorf("annals: Options.Checkpoint is %d, must not be negative", c.Checkpoint)
 	case c.History < 0:
 		return c, fmt.Errorf("annals: Options.History is %d, must not be negative", c.History)
 	case c.Sync < SyncNever:
@@ -145,6 +153,15 @@ func (o *Options) withDefaults() (Options, error) {
 		return c, fmt.Errorf("annals: Options.Compaction has a negative Rate or Grace")
 	}
 	return c, nil
+}
+
+// noteEvery is after how many records somebody looks whether the index should be
+// saved.
+func (o *Options) noteEvery() int {
+	if o.Checkpoint != 0 {
+		return min(o.Checkpoint, noteChanges)
+	}
+	return noteChanges
 }
 
 func def[T comparable](field *T, value T) {

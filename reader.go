@@ -90,6 +90,7 @@ func (r *Reader) loadOnce() (_ *readerState, generation uint64, err error) {
 		return nil, 0, err
 	}
 	op := &opening{opts: r.opts, dir: r.dir}
+	op.findIndex()
 	if op.manifest, err = readManifest(r.opts.FS, r.dir); err != nil {
 		return nil, 0, err
 	}

@@ -39,6 +39,9 @@ type opening struct {
 	temps    []string
 	verdict  segment.Verdict // of the open segment, if there is one
 	clock    *clock
+	hasIndex bool
+	head     indexHead    // of INDEX
+	table    *index.Table // INDEX, if it was taken
 	builder  *index.Builder
 	index    *index.Index // what the builder made, once all is replayed
 	files    []*segmentFile
@@ -55,6 +58,7 @@ func (o *opening) path(segmentNumber uint64) string {
 
 // look does the phases that change nothing.
 func (o *opening) look() error {
+	o.findIndex()
 	if err := o.find(); err != nil {
 		return err
 	}
@@ -93,7 +97,7 @@ func (o *opening) find() error {
 
 // judge looks at what lies in the directory and MANIFEST does not list.
 func (o *opening) judge(l *listing) error {
-	o.temps = l.temps
+	o.temps, o.hasIndex = l.temps, l.index
 	for _, n := range l.unlisted(&o.manifest) {
 		left, err := judgeUnlisted(o.fs(), o.dir, n, &o.manifest)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -191,14 +195,19 @@ func (o *opening) startClock() {
 
 // replay reads the sealed segments into the index.
 func (o *opening) replay() error {
-	o.builder = index.NewBuilder()
+	o.startBuilder()
 	for i := range o.manifest.Sealed {
 		if err := o.replaySealed(&o.manifest.Sealed[i]); err != nil {
 			o.closeFiles()
 			return err
 		}
 	}
-	return nil
+	if o.builder.Err() == nil {
+		return nil
+	}
+	o.closeFiles() // INDEX is damaged: the log has all of it
+	o.files, o.damage, o.lost, o.report.Replayed, o.table = nil, nil, nil, 0, nil
+	return o.replay()
 }
 
 // replaySealed reads one sealed segment. Damage in one that may hold keys refuses
@@ -208,6 +217,9 @@ func (o *opening) replaySealed(f *segment.Footer) error {
 	file, size, err := o.open(f.Segment)
 	if err != nil {
 		return err
+	}
+	if o.covered(f.Segment) {
+		return o.skip(f, file, size)
 	}
 	path := o.path(f.Segment)
 	h, line, err := segment.ReadHeader(file, size, path)
@@ -265,6 +277,9 @@ func (o *opening) closeFiles() {
 
 // act does the phases that change the directory.
 func (o *opening) act() error {
+	if err := o.dropIndex(); err != nil {
+		return err
+	}
 	switch {
 	case o.fresh:
 		o.report.Clean = true

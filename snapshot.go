@@ -203,19 +203,20 @@ type found struct {
 }
 
 // block reads a block and returns the samples of the series in it, and the damage
-// between them. Of a damaged block something is said even if all its lines are
-// whole: then one is missing, or lies where it does not belong.
+// between them. Of a damaged block, and of one with another number of samples than
+// the index has counted, something is said even if all its lines are whole: then one
+// is missing, or lies where it does not belong.
 func (s *Snapshot) block(b index.Block, series string, p span) (list []found) {
 	if !s.usable() {
 		return []found{{err: ErrClosed}}
 	}
 	defer s.mu.RUnlock()
 	f := s.version.byID[b.Segment]
-	whole := !b.Damaged
+	said := false
 	fail := func(err error) {
-		list, whole = append(list, found{Sample{Series: series}, err}), true
+		list, said = append(list, found{Sample{Series: series}, err}), true
 	}
-	last, end := uint64(0), b.Start
+	last, end, count := uint64(0), b.Start, 0
 	scan := segment.NewScanner(f, b.Start, b.End)
 	for scan.Scan() {
 		l := scan.Line()
@@ -229,6 +230,9 @@ func (s *Snapshot) block(b index.Block, series string, p span) (list []found) {
 			fail(s.core.noted(&CorruptError{Path: f.path, Offset: l.Offset, Reason: "a record that does not belong behind the one before it"}))
 		default:
 			last = v.Seq
+			if v.Kind == segment.Sample {
+				count++
+			}
 			if v.Kind == segment.Sample && p.holds(v) && v.NameIs(series) {
 				list = append(list, found{Sample: Sample{Series: series, Seq: v.Seq, At: timeOfSample(v.At), Value: v.AppendValue(nil)}})
 			}
@@ -237,7 +241,7 @@ func (s *Snapshot) block(b index.Block, series string, p span) (list []found) {
 	if err := scan.Err(); err != nil {
 		fail(s.core.scanError(f, end, err))
 	}
-	if !whole {
+	if !said && (b.Damaged || count != b.Samples) {
 		fail(&CorruptError{Path: f.path, Offset: b.Start, FirstSeq: b.FirstSeq, LastSeq: b.LastSeq, Reason: "lines are missing here, see Stats or Verify"})
 	}
 	return list

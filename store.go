@@ -13,10 +13,6 @@ import (
 	"github.com/annalsdb/annals/wal"
 )
 
-// indexName is the checkpoint of the index, a file that this version neither
-// writes nor reads.
-const indexName = "INDEX"
-
 // Store is an open store: the one writer of its directory. It is safe for
 // concurrent use.
 //
@@ -38,7 +34,8 @@ type Store struct {
 	manifest manifestState
 	news     signal // of published and of closing
 
-	compaction compaction
+	compaction  compaction
+	checkpoints checkpoints
 }
 
 // Open opens the store in directory dir for writing, or makes a new one there if
@@ -155,6 +152,7 @@ func newStore(op *opening, lock *dirLock) *Store {
 	lock.publish(generationAt, op.manifest.Generation)
 	lock.publish(visibleAt, op.manifest.Seq-1)
 	s.startCompaction()
+	s.startCheckpoints()
 	return s
 }
 
@@ -186,7 +184,10 @@ func (s *Store) Close() (err error) {
 		s.submit.Unlock()
 
 		s.stopCompaction()
-		err = s.log.Close()
+		s.stopCheckpoints()
+		if err = s.log.Close(); err == nil {
+			s.checkpointAtClose()
+		}
 		close(s.closed)
 		s.news.broadcast()
 		err = errors.Join(err, s.files.close(), s.lock.release())
@@ -233,6 +234,7 @@ func (h *host) Visible(cs []*wal.Commit) {
 	s := (*Store)(h)
 	for _, c := range cs {
 		s.index.Apply(changes(c))
+		s.checkpoints.note(len(c.Records), s.opts.noteEvery())
 	}
 	if s.opts.Sync == SyncAlways {
 		s.pending.remove(cs)

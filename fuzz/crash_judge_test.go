@@ -206,7 +206,7 @@ const deepest = 3
 // forked returns a machine for what a crash, or a kill, has left.
 func (m *machine) forked(fs *faultfs.FS, s *story, spent uint64) *machine {
 	return &machine{T: m.T, ledger: m.ledger.fork(m.submitted(), m.states[m.submitted()].last), name: m.name, rnd: m.rnd, fs: fs, now: m.now, sum: m.sum,
-		depth: m.depth + 1, origin: s, rich: m.rich, next: m.next, spent: spent, floor: m.floor, seen: map[seenState]bool{}}
+		depth: m.depth + 1, origin: s, rich: m.rich, saves: m.saves, next: m.next, spent: spent, floor: m.floor, seen: map[seenState]bool{}}
 }
 
 // fork recovers a crashed store, being crashed in that too, and goes on with it:
@@ -251,7 +251,7 @@ func (m *machine) goOn() {
 }
 
 // forkSteps are what is done to a store that was recovered.
-var forkSteps = []string{"put", "delete", "batch", "big", "rotate", "compact", "append", "update"}
+var forkSteps = []string{"put", "delete", "batch", "big", "rotate", "compact", "append", "update", "checkpoint"}
 
 var (
 	lineNumbers = regexp.MustCompile(`^\{(?:"seq":(\d+))?,?(?:"dur":(\d+))?`)

@@ -32,6 +32,8 @@ func init() {
 		"reopen":  (*machine).reopen,
 		"expire":  (*machine).expire,
 
+		"checkpoint": (*machine).checkpoint,
+
 		"append": (*machine).append,
 		"update": (*machine).update,
 		"ttl":    (*machine).ttl,
@@ -66,6 +68,7 @@ type machine struct {
 	quiet  bool   // nothing is judged for now
 	broken bool   // something was judged wrong
 	rich   bool   // every key of a few, not always the same
+	saves  bool   // Close saves the index, however little has changed
 	kills  int    // at how many crash points, on average, the process is killed once
 	values int    // for unique ones
 	next   uint64 // the number of the next record
@@ -97,6 +100,7 @@ func newMachine(t *testing.T, s sequence, sum *sums) *machine {
 	m.now = time.Unix(1_750_000_000, 0)
 	m.fs.Tear = s.tear
 	m.fs.Hook(m.hook)
+	m.saves = s.hash()>>8&1 > 0
 	m.kills = 1 + *crashDeep/4
 	if len(s.steps) == 1 {
 		m.kills = min(m.kills, 3) // the only ones that are judged while the store is made
@@ -140,8 +144,12 @@ func (m *machine) guard(fn func()) {
 }
 
 func (m *machine) options(fs *faultfs.FS, policy annals.SyncPolicy) *annals.Options {
-	return &annals.Options{FS: fs, Sync: policy, SegmentSize: 4096, Now: func() time.Time { return m.now },
+	opts := &annals.Options{FS: fs, Sync: policy, SegmentSize: 4096, Now: func() time.Time { return m.now },
 		Compaction: annals.Compaction{Off: true, Grace: time.Nanosecond}}
+	if m.saves {
+		opts.Checkpoint = 1 << 30 // only at Close, and where a step says so
+	}
+	return opts
 }
 
 // open opens the store of a machine that is no fork.
@@ -387,6 +395,13 @@ func (m *machine) tidy() {
 func (m *machine) idle() {
 	m.handOver()
 	time.Sleep(3 * time.Second)
+	m.atRest()
+}
+
+// checkpoint saves the index.
+func (m *machine) checkpoint() {
+	m.must(m.db.Checkpoint(context.Background()))
+	m.floor = m.submitted() // the log was synced first
 	m.atRest()
 }
 

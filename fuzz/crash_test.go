@@ -39,7 +39,7 @@ var (
 // combined with them in pairs.
 var (
 	shortSteps = []string{"put", "delete", "batch", "big", "rotate", "compact", "reopen", "expire"}
-	moreSteps  = []string{"append", "update", "ttl", "burst", "idle", "tidy"}
+	moreSteps  = []string{"append", "update", "ttl", "burst", "idle", "tidy", "checkpoint"}
 
 	// What takes more steps to get to: a compaction of some segments only, which
 	// must keep a tombstone, or an expired record, as long as an older segment holds
@@ -49,6 +49,10 @@ var (
 		"put rotate ttl expire reopen tidy put",
 		"put rotate put put delete burst tidy burst reopen",
 		"batch big delete big update compact ttl reopen tidy expire compact",
+		"put checkpoint put delete compact reopen put",
+		"put delete big checkpoint rotate put compact reopen",
+		"batch checkpoint expire ttl checkpoint reopen compact checkpoint put",
+		"append checkpoint append rotate append compact reopen checkpoint append",
 	}
 )
 

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"cmp"
 	"slices"
 	"sort"
 )
@@ -46,7 +47,7 @@ func (b *Builder) key(c *Change) {
 	l := x.levels.Load()
 	old, known, alive, err := l.latest(c.Name)
 	if err != nil {
-		b.err = err
+		b.err = cmp.Or(b.err, err)
 		return
 	}
 	moved := known && old.Seq == c.Seq && c.Op == Put
@@ -78,6 +79,12 @@ func (l *levels) latest(key string) (e Entry, known, alive bool, err error) {
 	}
 	e, known, err = l.table.Get(key)
 	return e, known, known && !l.table.isGone(e.Segment), err
+}
+
+// InOrder tells whether the lines of a segment are known to lie in the order of
+// their sequence numbers, so that samples are looked for in it.
+func (b *Builder) InOrder(segment uint64) bool {
+	return slices.ContainsFunc(b.x.mu.log, func(t *stretch) bool { return t.segment == segment })
 }
 
 // Damage tells that a line at offset, in a segment whose lines lie in the order of
@@ -120,8 +127,11 @@ func (b *Builder) Damage(segment uint64, offset, end int64, first, last uint64) 
 // of them is left.
 func (b *Builder) Reached(seq uint64) { b.x.mu.last = max(b.x.mu.last, seq) }
 
-// Index returns the index. An error is damage in the table: then the index must be
-// built without it.
+// Err returns the damage in the table that was met: then the index must be built
+// without it.
+func (b *Builder) Err() error { return b.err }
+
+// Index returns the index. Its error is that of Err.
 func (b *Builder) Index() (*Index, error) {
 	x := b.x
 	for _, t := range x.mu.log {

@@ -157,6 +157,23 @@ func (t *Table) page(n uint32, kind byte) ([]byte, error) {
 	return p, nil
 }
 
+// Check reads all pages.
+func (t *Table) Check() (err error) {
+	defer catch(&err, debug.SetPanicOnFault(true))
+	for n := range t.t.innerEnd + t.t.hashPages + 1 {
+		kind := byte(hashPage)
+		if n < t.t.dataPages {
+			kind = dataPage
+		} else if n < t.t.innerEnd {
+			kind = innerPage
+		}
+		if _, err := t.page(n, kind); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Get returns the entry of a key.
 func (t *Table) Get(key string) (e Entry, ok bool, err error) {
 	if t.t.entries == 0 || len(key) > maxTableKey {

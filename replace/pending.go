@@ -127,6 +127,29 @@ func (p *Pending) Write(data []byte) (int, error) {
 	return n, err
 }
 
+// WriteAt writes at an offset of the new contents, for those that are not made from
+// front to back. After an error Commit will fail too.
+func (p *Pending) WriteAt(data []byte, off int64) (int, error) {
+	if p.file == nil {
+		return 0, p.closed("write")
+	}
+	if p.err != nil {
+		return 0, p.err
+	}
+	n, err := p.file.WriteAt(data, off)
+	p.size = max(p.size, off+int64(n))
+	p.err = err
+	return n, err
+}
+
+// ReadAt reads what was written, which may not be durable yet.
+func (p *Pending) ReadAt(data []byte, off int64) (int, error) {
+	if p.file == nil {
+		return 0, p.closed("read")
+	}
+	return p.file.ReadAt(data, off)
+}
+
 // Commit makes what was written the contents of the file, durably. If it fails the
 // old file stands, unless the error is a [*SyncError] whose Unknown is true. The
 // Pending is over in any case.

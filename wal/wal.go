@@ -169,6 +169,14 @@ func (l *Log) Stats() Stats {
 	return Stats{Commits: l.commits.Load(), Records: l.records.Load(), Batches: l.batches.Load(), Syncs: l.syncs.Load()}
 }
 
+// Closed tells whether Close was called: all that the log had is durable then, or
+// lost.
+func (l *Log) Closed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.closed
+}
+
 // Failure returns why the log takes no more writes, or nil.
 func (l *Log) Failure() error {
 	l.mu.Lock()

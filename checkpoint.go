@@ -1,0 +1,327 @@
+package annals
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/annalsdb/annals/index"
+	"github.com/annalsdb/annals/replace"
+	"github.com/annalsdb/annals/segment"
+)
+
+// indexName is the checkpoint of the index. It holds nothing that is not in the
+// log, and may be removed while the store is closed.
+//
+// It stands for all records up to its number Last, and names the segments that need
+// not be read any more. It is renamed into place only once the log is durable up to
+// that number, so that no crash leaves an index of records that are gone; and it is
+// taken only if it does not know of a MANIFEST or of records that the store does
+// not know, which somebody has put back from a copy, say.
+const indexName = "INDEX"
+
+// indexHead is what INDEX says of itself.
+type indexHead struct {
+	Annals     int      `json:"annals"` // the format
+	Store      string   `json:"store"`
+	Generation uint64   `json:"generation"` // of MANIFEST
+	Last       uint64   `json:"last"`
+	Segments   []uint64 `json:"segments"` // all whose records are in it
+}
+
+const indexFormat = 1
+
+const (
+	// fewChanges is how many changes are worth a new INDEX, at the least, while the
+	// store is open: what a crash then costs is reading so many records again.
+	fewChanges = 128 << 10
+	// fewAtClose is the same for Close: reading so many takes the next Open some
+	// milliseconds.
+	fewAtClose = 8 << 10
+	// noteChanges is after how many records somebody looks whether it is time.
+	noteChanges = 4 << 10
+)
+
+// checkpoints is the background job that writes INDEX.
+type checkpoints struct {
+	job    sync.Mutex // held while INDEX is written
+	adopt  sync.Mutex // held while compaction lists its outputs and moves entries to them
+	seen   atomic.Int64
+	wakeup chan struct{}
+	done   chan struct{}
+	ctx    context.Context
+	cancel context.CancelFunc
+	wait   int // changes that there must be after a failure, before another try
+}
+
+func (s *Store) startCheckpoints() {
+	c := &s.checkpoints
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.wakeup, c.done = make(chan struct{}, 1), make(chan struct{})
+	go func() {
+		defer close(c.done)
+		for {
+			select {
+			case <-c.ctx.Done():
+				return
+			case <-c.wakeup:
+			}
+			if err := s.checkpointIfDue(c.ctx, s.opts.Checkpoint, fewChanges, 4); err != nil && c.ctx.Err() == nil {
+				s.opts.Logger.Warn("annals: the index could not be saved, opening the store will take longer", "dir", s.dir, "err", err)
+			}
+		}
+	}()
+	c.note(noteChanges, noteChanges) // the log may have had much that INDEX did not
+}
+
+// note counts records, and has somebody look now and then.
+func (c *checkpoints) note(records int, every int) {
+	if n := c.seen.Add(int64(records)); n < int64(every) {
+		return
+	}
+	c.seen.Store(0)
+	select {
+	case c.wakeup <- struct{}{}:
+	default:
+	}
+}
+
+func (s *Store) stopCheckpoints() {
+	s.checkpoints.cancel()
+	<-s.checkpoints.done
+	s.checkpoints.job.Lock() // a Checkpoint by hand ends too
+	defer s.checkpoints.job.Unlock()
+}
+
+// checkpointAtClose saves the index of a store whose log is closed, unless reading
+// what is new takes the next Open no time.
+func (s *Store) checkpointAtClose() {
+	if err := s.checkpointIfDue(context.Background(), min(s.opts.Checkpoint, 1), fewAtClose, 64); err != nil {
+		s.opts.Logger.Warn("annals: the index could not be saved, opening the store will take longer", "dir", s.dir, "err", err)
+	}
+}
+
+// checkpointIfDue writes INDEX if there have been more changes than limit or, if
+// that is 0, than few and the given part of the entries.
+func (s *Store) checkpointIfDue(ctx context.Context, limit, few, part int) error {
+	c := &s.checkpoints
+	c.job.Lock()
+	defer c.job.Unlock()
+	changes, entries := s.index.Changes()
+	if limit == 0 {
+		limit = max(few, entries/part)
+	}
+	if changes < max(limit, c.wait) {
+		return nil
+	}
+	err := s.checkpoint(ctx)
+	c.wait = 0
+	if err != nil {
+		c.wait = 2 * changes
+	}
+	return err
+}
+
+// Checkpoint saves the index to the file INDEX, so that the next Open need not read
+// what is in the log now. A store does so by itself, see Options.Checkpoint. It goes
+// on beside reads and writes; ctx stops it, with nothing changed.
+func (s *Store) Checkpoint(ctx context.Context) error {
+	c := &s.checkpoints
+	c.job.Lock()
+	defer c.job.Unlock()
+	if c.ctx.Err() != nil {
+		return ErrClosed
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.ctx, cancel)()
+	return s.checkpoint(ctx)
+}
+
+// checkpoint writes INDEX.
+func (s *Store) checkpoint(ctx context.Context) (err error) {
+	c := &s.checkpoints
+	c.adopt.Lock() // no entry may lead to a segment that the head does not list
+	m := s.manifest.copy()
+	frozen := s.index.Freeze()
+	c.adopt.Unlock()
+	head := indexHead{Annals: indexFormat, Store: m.Store, Generation: m.Generation, Last: frozen.Last()}
+	for i := range m.Sealed {
+		head.Segments = append(head.Segments, m.Sealed[i].Segment)
+	}
+
+	path := filepath.Join(s.dir, indexName)
+	p, err := replace.Begin(path, replace.On(s.opts.FS), replace.PermAlways(0o600))
+	if err != nil {
+		return err
+	}
+	defer p.Discard()
+	text, err := json.Marshal(&head)
+	if err != nil {
+		return err
+	}
+	var mark [8]byte
+	if _, err := rand.Read(mark[:]); err != nil {
+		return err
+	}
+	pace := func(int) error { return ctx.Err() }
+	if _, err := frozen.Write(p, binary.LittleEndian.Uint64(mark[:]), text, pace); err != nil {
+		return s.indexError(err)
+	}
+	if err := s.durableUpTo(ctx, head.Last); err != nil {
+		return err
+	}
+	if err := s.lock.check(); err != nil {
+		return err
+	}
+	if err := p.Commit(); err != nil {
+		if unsynced := (*replace.SyncError)(nil); errors.As(err, &unsynced) && unsynced.Unknown {
+			s.log.Fail(err) // the directory is the log's too, and only one caller is told
+		}
+		return err
+	}
+	table, err := openTable(s.opts.FS, path)
+	if err != nil {
+		return s.indexError(err)
+	}
+	frozen.Adopt(table)
+	s.opts.Logger.Debug("annals: index saved", "dir", s.dir, "entries", table.Len(), "last", head.Last)
+	return nil
+}
+
+// durableUpTo makes the log durable up to a record.
+func (s *Store) durableUpTo(ctx context.Context, seq uint64) error {
+	if s.log.Closed() {
+		return nil // with all that it had, or there would be no INDEX
+	}
+	durable, err := s.log.Sync(ctx)
+	if err == nil && durable < seq {
+		err = fmt.Errorf("annals: the log is durable up to %d, the index goes up to %d", durable, seq)
+	}
+	return err
+}
+
+// openTable opens INDEX, of which only the end is read.
+func openTable(fsys replace.FS, path string) (_ *index.Table, err error) {
+	file, err := fsys.OpenFile(path, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > maxIndex {
+		return nil, &index.TableError{Reason: fmt.Sprintf("it is %d bytes long", info.Size())}
+	}
+	data := make([]byte, info.Size())
+	if n, err := file.ReadAt(data, 0); n < len(data) || err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("annals: reading %q: %w", path, err)
+	}
+	return index.OpenTable(data)
+}
+
+// maxIndex bounds INDEX.
+const maxIndex = 1 << 40
+
+// findIndex reads INDEX if there is one, before MANIFEST: beside a live writer it
+// then knows of nothing newer than that. One that can't be read is as good as none.
+func (o *opening) findIndex() {
+	table, err := openTable(o.fs(), filepath.Join(o.dir, indexName))
+	if err != nil {
+		return
+	}
+	text, err := index.Head(table)
+	if err == nil && json.Unmarshal(text, &o.head) == nil && o.head.Annals == indexFormat {
+		o.table = table
+	}
+}
+
+// startBuilder begins the index: with INDEX, if it fits the store.
+func (o *opening) startBuilder() {
+	o.builder = index.NewBuilder()
+	m, h := &o.manifest, &o.head
+	last := m.Seq - 1
+	if m.Open != 0 {
+		last = max(last, o.verdict.Last)
+	}
+	if o.table == nil || h.Store != m.Store || h.Generation > m.Generation || h.Last > last {
+		o.table = nil
+		return
+	}
+	// After a crash all of it is looked at, since the next phases must not fail by it.
+	if m.Open != 0 && o.table.Check() != nil {
+		o.table = nil
+		return
+	}
+	slices.Sort(h.Segments)
+	builder, err := index.Restore(o.table, h.Last, o.covered)
+	if err != nil {
+		o.table = nil
+		return
+	}
+	o.builder = builder
+}
+
+// covered tells whether all records of a listed segment are in INDEX.
+func (o *opening) covered(number uint64) bool {
+	if o.table == nil {
+		return false
+	}
+	_, in := slices.BinarySearch(o.head.Segments, number)
+	_, listed := slices.BinarySearchFunc(o.manifest.Sealed, number, bySegment)
+	return in && listed
+}
+
+// skip opens a segment that INDEX stands for. Its lines are checked when they are
+// read; only that the file is the one that MANIFEST means is looked at now.
+func (o *opening) skip(f *segment.Footer, file replace.File, size int64) error {
+	path, header := o.path(f.Segment), int64(0)
+	h, line, err := segment.ReadHeader(file, size, path)
+	if err == nil {
+		header = line.Size
+	}
+	damage := (*CorruptError)(nil)
+	switch {
+	case errors.As(err, &damage):
+	case err != nil:
+		return errors.Join(err, file.Close())
+	case h.Store != o.manifest.Store || h.Segment != f.Segment:
+		damage = &CorruptError{Path: path, Reason: fmt.Sprintf("its header is that of segment %d of store %s", h.Segment, h.Store)}
+	case size != f.Size():
+		damage = &CorruptError{Path: path, Offset: min(size, f.Size()), Reason: fmt.Sprintf("it is %d bytes long instead of %d", size, f.Size())}
+	}
+	o.files = append(o.files, &segmentFile{number: f.Segment, path: path, header: header, ReaderAt: file, Closer: file})
+	if damage == nil {
+		return nil
+	}
+	damage.FirstSeq, damage.LastSeq = f.First, f.Last
+	o.damage = append(o.damage, damage)
+	if o.builder.InOrder(f.Segment) {
+		o.builder.Damage(f.Segment, 0, f.Bytes, f.First, f.Last)
+		o.lost = append(o.lost, damage)
+	}
+	return nil
+}
+
+// dropIndex removes an INDEX that was not taken, before anything is written that it
+// might be taken for later.
+func (o *opening) dropIndex() error {
+	if o.table != nil || !o.hasIndex {
+		return nil
+	}
+	if err := o.remove(filepath.Join(o.dir, indexName)); err != nil {
+		return err
+	}
+	return o.fs().SyncDir(o.dir)
+}
