@@ -270,7 +270,7 @@ func (o *opening) startBuilder() {
 		o.table = nil
 		return
 	}
-	o.builder = builder
+	o.builder, o.report.Indexed = builder, h.Last
 }
 
 // covered tells whether all records of a listed segment are in INDEX.
@@ -292,16 +292,18 @@ func (o *opening) skip(f *segment.Footer, file replace.File, size int64) error {
 		header = line.Size
 	}
 	damage := (*CorruptError)(nil)
+	var lines io.ReaderAt = file
 	switch {
 	case errors.As(err, &damage):
 	case err != nil:
 		return errors.Join(err, file.Close())
 	case h.Store != o.manifest.Store || h.Segment != f.Segment:
 		damage = &CorruptError{Path: path, Reason: fmt.Sprintf("its header is that of segment %d of store %s", h.Segment, h.Store)}
+		lines = foreign{damage} // its lines may look like ours
 	case size != f.Size():
 		damage = &CorruptError{Path: path, Offset: min(size, f.Size()), Reason: fmt.Sprintf("it is %d bytes long instead of %d", size, f.Size())}
 	}
-	o.files = append(o.files, &segmentFile{number: f.Segment, path: path, header: header, ReaderAt: file, Closer: file})
+	o.files = append(o.files, &segmentFile{number: f.Segment, path: path, header: header, ReaderAt: lines, Closer: file})
 	if damage == nil {
 		return nil
 	}
@@ -313,6 +315,11 @@ func (o *opening) skip(f *segment.Footer, file replace.File, size int64) error {
 	}
 	return nil
 }
+
+// foreign is what lies in the place of a segment and can't be read as one.
+type foreign struct{ damage *CorruptError }
+
+func (f foreign) ReadAt([]byte, int64) (int, error) { return 0, f.damage }
 
 // dropIndex removes an INDEX that was not taken, before anything is written that it
 // might be taken for later.

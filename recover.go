@@ -206,7 +206,7 @@ func (o *opening) replay() error {
 		return nil
 	}
 	o.closeFiles() // INDEX is damaged: the log has all of it
-	o.files, o.damage, o.lost, o.report.Replayed, o.table = nil, nil, nil, 0, nil
+	o.files, o.damage, o.lost, o.report.Replayed, o.report.Indexed, o.table = nil, nil, nil, 0, 0, nil
 	return o.replay()
 }
 

@@ -226,8 +226,8 @@ func (s *Snapshot) block(b index.Block, series string, p span) (list []found) {
 		case l.Kind == segment.BadLine:
 			fail(s.core.badLine(f, l))
 		case l.Kind != segment.RecordLine:
-		case v.Seq <= last:
-			fail(s.core.noted(&CorruptError{Path: f.path, Offset: l.Offset, Reason: "a record that does not belong behind the one before it"}))
+		case v.Seq <= last || v.Seq < b.FirstSeq || v.Seq > b.LastSeq:
+			fail(s.core.noted(&CorruptError{Path: f.path, Offset: l.Offset, Reason: "a record that does not belong here"}))
 		default:
 			last = v.Seq
 			if v.Kind == segment.Sample {

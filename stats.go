@@ -58,6 +58,7 @@ type RecoveryReport struct {
 	Quarantined []Quarantined `json:"quarantined,omitempty"` // bytes that were cut off; they had never been acknowledged
 	Removed     []string      `json:"removed,omitempty"`     // leftovers of interrupted work
 	ClockAhead  string        `json:"clock_ahead,omitempty"` // how far the store's recorded time is ahead of the clock, if over an hour
+	Indexed     uint64        `json:"indexed,omitempty"`     // the file INDEX stood for all records up to this number
 	Replayed    uint64        `json:"replayed"`              // records read to build the index
 	Took        string        `json:"took"`
 }

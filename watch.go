@@ -182,9 +182,9 @@ func (w *watcher) read(f *segmentFile, b index.Block, published uint64) (records
 		case l.Kind == segment.BadLine:
 			err = w.core.badLine(f, l)
 		case l.Kind != segment.RecordLine || l.View.Seq < w.next:
-		case l.View.Seq > published:
+		case l.View.Seq > published && l.View.Seq <= b.LastSeq && len(records) > 0:
 			return records, nil
-		case l.View.Seq != w.next && l.View.Seq != b.FirstSeq: // numbers leave gaps between segments only
+		case l.View.Seq > published || l.View.Seq != w.next && l.View.Seq != b.FirstSeq: // numbers leave gaps between segments only
 			err = w.core.noted(&CorruptError{Path: f.path, Offset: l.Offset, Reason: "a record is missing before this line"})
 		default:
 			records = append(records, recordOf(&l.View))

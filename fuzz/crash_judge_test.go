@@ -300,7 +300,7 @@ type sums struct {
 	made, judged, lazy, several          int
 	torn512, torn4096, cut, filled, grew int
 	unlinked, relinked                   int
-	tails, dropped, orphans              int
+	tails, dropped, orphans, indexed     int
 	forks, killed, deep2, deep3          int
 }
 
@@ -320,6 +320,7 @@ func (s *sums) columns() []column {
 		{"with a pending removal on the disk", &s.unlinked},
 		{"with a removal taken back", &s.relinked},
 		{"with an orphan removed", &s.orphans},
+		{"opened by what INDEX says", &s.indexed},
 		{"under a lazy policy", &s.lazy},
 		{"recoveries crashed", &s.forks},
 		{"recoveries from a killed process crashed", &s.killed},
@@ -386,5 +387,8 @@ func (s *sums) recovered(r annals.RecoveryReport, dropped int) {
 	}
 	if dropped > 0 {
 		s.dropped++
+	}
+	if r.Indexed > 0 {
+		s.indexed++
 	}
 }
