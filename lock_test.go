@@ -1,12 +1,16 @@
 package annals
 
 import (
+	"encoding/binary"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/annalsdb/annals/replace"
 )
 
 func TestSecondWriterFailsAtOnceAndIsToldWhoHoldsTheStore(t *testing.T) {
@@ -49,4 +53,44 @@ func TestLockFileThatWasReplacedEndsWriting(t *testing.T) {
 	require.ErrorIs(t, err, ErrFailed, "the next rotation notices")
 	_, err = db.Get("k")
 	require.NoError(t, err, "reads go on")
+}
+
+// What readers in other processes may see stands in LOCK, whether it is mapped or
+// written, and cutting LOCK under an open store is no end of anything.
+func TestLockTellsReadersWhatTheyMaySee(t *testing.T) {
+	for name, opts := range map[string]*Options{"mapped": nil, "written": {FS: unmapped{replace.OS}}} {
+		t.Run(name, func(t *testing.T) {
+			db := open(t, opts)
+			path := filepath.Join(db.dir, lockName)
+			told := func(visible, generation uint64) {
+				t.Helper()
+				text, err := os.ReadFile(path)
+				require.NoError(t, err)
+				require.Len(t, text, lockSize)
+				require.Equal(t, visible, binary.LittleEndian.Uint64(text[visibleAt:]))
+				require.Equal(t, generation, binary.LittleEndian.Uint64(text[generationAt:]))
+			}
+			told(0, 1)
+			put(t, db, "k", "v")
+			put(t, db, "k", "w")
+			told(2, 2)
+			require.NoError(t, os.Truncate(path, 0))
+			put(t, db, "k", "x")
+			present(t, db, "k", "x")
+			require.NoError(t, os.Truncate(path, lockSize))
+			put(t, db, "k", "y")
+			told(4, 0)
+		})
+	}
+}
+
+// unmapped is a file system whose files can't be mapped.
+type unmapped struct{ replace.FS }
+
+func (u unmapped) OpenFile(name string, flag int, perm fs.FileMode) (replace.File, error) {
+	file, err := u.FS.OpenFile(name, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return struct{ replace.File }{file}, nil
 }

