@@ -60,57 +60,65 @@ func At(t time.Time) AppendOption { return AppendOption{t.UnixMicro()} }
 
 // Batch gathers writes to be made together: after a crash all of them are there
 // or none. The zero value is empty and ready. A Batch copies what it is given; it
-// is not safe for concurrent use, and may be applied more than once.
+// is not safe for concurrent use, must not be copied once it was used, and may be
+// applied more than once.
 type Batch struct {
-	ops   []batchOp
-	bytes int64
-	err   error   // the first write that can't be made
-	after *Commit // without which the batch must not be made
+	records []wal.Record
+	special []special // of some of the records, in order
+	bodies  []byte    // memory for the records' bodies, used up to its length
+	bytes   int64
+	largest int     // the longest value
+	err     error   // the first write that can't be made
+	after   *Commit // without which the batch must not be made
+	lent    bool    // a commit that may be under way still has the bodies
+
+	commit *wal.Commit // of the last Apply, to be used again
 }
 
-// batchOp is one write of a batch.
-type batchOp struct {
-	rec         wal.Record
-	size        int           // of the value
-	value       []byte        // kept only until the record's time is known
-	ttl         time.Duration // of a put, if value is kept
-	ifSeq       uint64
+// special is what a write is besides its record.
+type special struct {
+	record      int
 	conditional bool
+	ifSeq       uint64
+	undated     bool          // the record has no body until its time is known
+	value       []byte        // of an undated one
+	ttl         time.Duration // of an undated put
 }
 
 // Put gives key a value.
 func (b *Batch) Put(key string, value []byte, opts ...PutOption) {
-	b.key(batchOp{rec: wal.Record{Kind: segment.Put, Name: key}, size: len(value)}, value, opts)
+	b.key(wal.Record{Kind: segment.Put, Name: key}, value, opts)
 }
 
 // Delete takes key away. That it is absent is no error.
 func (b *Batch) Delete(key string, opts ...PutOption) {
-	b.key(batchOp{rec: wal.Record{Kind: segment.Delete, Name: key}}, nil, opts)
+	b.key(wal.Record{Kind: segment.Delete, Name: key}, nil, opts)
 }
 
-func (b *Batch) key(op batchOp, value []byte, opts []PutOption) {
-	if len(op.rec.Name) > maxKey {
-		b.fail(fmt.Errorf("%w: the key is %d bytes long, the limit is %d", ErrTooLarge, len(op.rec.Name), maxKey))
+func (b *Batch) key(r wal.Record, value []byte, opts []PutOption) {
+	if len(r.Name) > maxKey {
+		b.fail(fmt.Errorf("%w: the key is %d bytes long, the limit is %d", ErrTooLarge, len(r.Name), maxKey))
 		return
 	}
+	var sp special
 	for _, opt := range opts {
 		switch {
 		case opt.kind == optIfSeq:
-			op.conditional, op.ifSeq = true, uint64(opt.n)
-		case op.rec.Kind == segment.Delete:
+			sp.conditional, sp.ifSeq = true, uint64(opt.n)
+		case r.Kind == segment.Delete:
 			b.fail(fmt.Errorf("annals: a delete can't expire"))
 			return
 		case opt.kind == optTTL:
-			op.ttl, op.value = time.Duration(opt.n), append([]byte{}, value...)
+			sp.undated, sp.ttl = true, time.Duration(opt.n)
 		case opt.kind == optExpires:
-			op.rec.Expires = opt.n
+			r.Expires = opt.n
 		}
 	}
-	if op.rec.Expires >= segment.MaxTime {
+	if r.Expires >= segment.MaxTime {
 		b.fail(fmt.Errorf("%w: an expiry that far ahead can't be written", ErrTooLarge))
 		return
 	}
-	b.add(op, value)
+	b.add(r, value, sp)
 }
 
 // Append adds a sample to a series, which needs no making. Its name is valid
@@ -120,36 +128,49 @@ func (b *Batch) Append(series string, value []byte, opts ...AppendOption) {
 		b.fail(fmt.Errorf("%w: the name of series %.300q must be valid UTF-8 of 1 to %d bytes", ErrTooLarge, series, maxSeries))
 		return
 	}
-	op := batchOp{rec: wal.Record{Kind: segment.Sample, Name: series}, size: len(value)}
-	if len(opts) == 0 {
-		op.value = append([]byte{}, value...)
-	}
+	r := wal.Record{Kind: segment.Sample, Name: series}
 	for _, opt := range opts {
-		op.rec.At = opt.at
+		r.At = opt.at
 	}
-	if op.rec.At <= -segment.MaxTime || op.rec.At >= segment.MaxTime {
+	if r.At <= -segment.MaxTime || r.At >= segment.MaxTime {
 		b.fail(fmt.Errorf("%w: a sample's time can't be that far from 1970", ErrTooLarge))
 		return
 	}
-	b.add(op, value)
+	b.add(r, value, special{undated: len(opts) == 0})
 }
 
-func (b *Batch) add(op batchOp, value []byte) {
+func (b *Batch) add(r wal.Record, value []byte, sp special) {
 	if len(value) > maxValueLimit {
 		b.fail(fmt.Errorf("%w: the value is %d bytes long, the limit is %d", ErrTooLarge, len(value), maxValueLimit))
 		return
 	}
-	if op.value == nil {
-		op.encode(value)
+	if sp.undated {
+		sp.value = append([]byte{}, value...)
+	} else {
+		b.encode(&r, value)
 	}
-	b.bytes += int64(segment.MaxLineSize(max(len(op.rec.Body), len(op.value))))
-	b.ops = append(b.ops, op)
+	if sp.undated || sp.conditional {
+		sp.record = len(b.records)
+		b.special = append(b.special, sp)
+	}
+	b.largest = max(b.largest, len(value))
+	b.bytes += int64(segment.MaxLineSize(max(len(r.Body), len(sp.value))))
+	b.records = append(b.records, r)
 }
 
+// keepBodies bounds the memory that an empty batch keeps for the next bodies.
+const keepBodies = 1 << 20
+
 // encode makes the body of the record's line, which is also our copy of the value.
-func (op *batchOp) encode(value []byte) {
-	r := segment.Record{Kind: op.rec.Kind, Name: op.rec.Name, Value: value, Expires: op.rec.Expires, At: op.rec.At}
-	op.rec.Body = segment.AppendBody(make([]byte, 0, len(op.rec.Name)+len(value)+48), &r)
+// Bodies lie one behind the other; where one finds no room new memory begins.
+func (b *Batch) encode(r *wal.Record, value []byte) {
+	need := len(r.Name) + len(value) + 64
+	if cap(b.bodies)-len(b.bodies) < need {
+		b.bodies = make([]byte, 0, max(need, min(2*cap(b.bodies), keepBodies)))
+	}
+	start := len(b.bodies)
+	b.bodies = segment.AppendBody(b.bodies, &segment.Record{Kind: r.Kind, Name: r.Name, Value: value, Expires: r.Expires, At: r.At})
+	r.Body = b.bodies[start:len(b.bodies):len(b.bodies)]
 }
 
 func (b *Batch) fail(err error) {
@@ -164,48 +185,58 @@ func (b *Batch) fail(err error) {
 func (b *Batch) After(c *Commit) { b.after = c }
 
 // Len is the number of writes in the batch.
-func (b *Batch) Len() int { return len(b.ops) }
+func (b *Batch) Len() int { return len(b.records) }
 
-// Reset empties the batch.
-func (b *Batch) Reset() { *b = Batch{ops: b.ops[:0]} }
-
-// records returns the batch as the log takes it, or why it can't be written.
-// Expiries are counted from now, the store's time; samples without a time of their
-// own get that of the wall clock.
-func (b *Batch) records(maxValue int, now, wall int64) ([]wal.Record, error) {
-	if b.err != nil {
-		return nil, b.err
+// Reset empties the batch. It keeps its memory for the writes to come.
+func (b *Batch) Reset() {
+	bodies := b.bodies[:0]
+	if b.lent || cap(bodies) > keepBodies {
+		bodies = nil
 	}
-	if b.bytes > maxCommit {
-		return nil, fmt.Errorf("%w: the batch takes up to %d bytes in the log, the limit is %d", ErrTooLarge, b.bytes, maxCommit)
-	}
-	records := make([]wal.Record, len(b.ops))
-	for i := range b.ops {
-		op := b.ops[i]
-		if op.size > maxValue {
-			return nil, fmt.Errorf("%w: the value is %d bytes long, the limit is %d (Options.MaxValue)", ErrTooLarge, op.size, maxValue)
-		}
-		if op.value != nil {
-			if err := op.date(now, wall); err != nil {
-				return nil, err
-			}
-		}
-		if size := segment.MaxLineSize(len(op.rec.Body)); size > segment.MaxLine {
-			return nil, fmt.Errorf("%w: the record takes up to %d bytes in the log, the limit is %d", ErrTooLarge, size, segment.MaxLine)
-		}
-		records[i] = op.rec
-	}
-	return records, nil
+	*b = Batch{records: b.records[:0], special: b.special[:0], bodies: bodies, commit: b.commit}
 }
 
-// date gives a record the time that it was waiting for.
-func (op *batchOp) date(now, wall int64) error {
-	if op.rec.Kind == segment.Sample {
-		op.rec.At = max(min(wall, segment.MaxTime-1), 1-segment.MaxTime)
-	} else if op.rec.Expires = expiry(now, op.ttl); op.rec.Expires >= segment.MaxTime {
+// ready tells why the batch can't be written, nil if it can, and gives the records
+// that wait for it their time, by clock: expiries are counted from now, the store's
+// time; samples without a time of their own get that of the wall.
+func (b *Batch) ready(maxValue int, clock func() (now, wall int64)) error {
+	if b.err != nil {
+		return b.err
+	}
+	if b.bytes > maxCommit {
+		return fmt.Errorf("%w: the batch takes up to %d bytes in the log, the limit is %d", ErrTooLarge, b.bytes, maxCommit)
+	}
+	if b.largest > maxValue {
+		return fmt.Errorf("%w: the value is %d bytes long, the limit is %d (Options.MaxValue)", ErrTooLarge, b.largest, maxValue)
+	}
+	var now, wall int64
+	for i := range b.special {
+		sp := &b.special[i]
+		if !sp.undated {
+			continue
+		}
+		if now == 0 {
+			now, wall = clock()
+		}
+		if err := b.date(&b.records[sp.record], sp, now, wall); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// date gives a record the time that it was waiting for. If the batch was applied
+// before, that commit may still have the body of then.
+func (b *Batch) date(r *wal.Record, sp *special, now, wall int64) error {
+	if r.Kind == segment.Sample {
+		r.At = max(min(wall, segment.MaxTime-1), 1-segment.MaxTime)
+	} else if r.Expires = expiry(now, sp.ttl); r.Expires >= segment.MaxTime {
 		return fmt.Errorf("%w: an expiry that far ahead can't be written", ErrTooLarge)
 	}
-	op.encode(op.value)
+	if b.lent {
+		r.Body = nil
+	}
+	r.Body = segment.AppendBody(r.Body[:0], &segment.Record{Kind: r.Kind, Name: r.Name, Value: sp.value, Expires: r.Expires, At: r.At})
 	return nil
 }
 

@@ -3,6 +3,7 @@ package annals
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -73,6 +74,68 @@ func TestBatchCopiesWhatItIsGiven(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"expiring=value", "key=value"}, scan(t, db, Range{}))
 	require.Equal(t, "value", string(samples(t, db, "s", Window{})[0].Value))
+}
+
+// What is still queued when its batch is used again is written as it was, whether
+// the batch is the caller's or one that Put uses again.
+func TestBatchMayBeUsedAgainAtOnce(t *testing.T) {
+	hooks := newHookFS()
+	db := open(t, &Options{FS: hooks})
+	put(t, db, "warm", "up") // leaves a batch to Put
+	waiting, release := hooks.holdSyncs(t)
+	var first, b Batch
+	first.Put("first", []byte("first"))
+	db.Submit(&first)
+	<-waiting
+	b.Put("key", []byte("value"))
+	b.Put("expiring", []byte("value"), TTL(time.Hour))
+	c := db.Submit(&b)
+	again := db.Submit(&b)
+	b.Reset()
+	b.Put("new", []byte("other")) // fits into the same memory
+	other := db.Submit(&b)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			if err := db.Put(fmt.Sprint("put", i), fmt.Append(nil, i)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	release()
+	for i, c := range []*Commit{c, again, other} {
+		seq, err := c.Wait(t.Context())
+		require.NoError(t, err)
+		require.EqualValues(t, []int{4, 6, 7}[i], seq)
+	}
+	wg.Wait()
+	require.Equal(t, []string{
+		"expiring=value", "first=first", "key=value", "new=other",
+		"put0=0", "put1=1", "put2=2", "put3=3", "put4=4", "put5=5", "put6=6", "put7=7", "warm=up",
+	}, scan(t, db, Range{}))
+}
+
+// A put leaves nothing to the collector but what the index keeps.
+func TestPutAllocatesLittle(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector empties pools")
+	}
+	for _, policy := range []SyncPolicy{SyncAlways, SyncEvery(time.Second)} {
+		db := open(t, &Options{Sync: policy})
+		value := []byte(`{"name":"Ann","age":41}`)
+		allocs := testing.AllocsPerRun(200, func() {
+			if err := db.Put("key", value); err != nil {
+				t.Fatal(err)
+			}
+		})
+		require.LessOrEqual(t, allocs, 1.0, "Put, %v", policy)
+		allocs = testing.AllocsPerRun(200, func() {
+			if _, err := db.Append("series", value); err != nil {
+				t.Fatal(err)
+			}
+		})
+		require.LessOrEqual(t, allocs, 1.0, "Append, %v", policy)
+	}
 }
 
 func TestBatchMayBeAppliedAgain(t *testing.T) {

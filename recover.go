@@ -267,7 +267,7 @@ func change(v *segment.View, number uint64, offset int64, size int) index.Change
 	}
 }
 
-var ops = map[segment.Kind]index.Op{segment.Put: index.Put, segment.Delete: index.Delete, segment.Sample: index.Sample}
+var ops = [...]index.Op{segment.Put: index.Put, segment.Delete: index.Delete, segment.Sample: index.Sample}
 
 func (o *opening) closeFiles() {
 	for _, f := range o.files {

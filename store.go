@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/annalsdb/annals/index"
 	"github.com/annalsdb/annals/replace"
 	"github.com/annalsdb/annals/segment"
 	"github.com/annalsdb/annals/wal"
@@ -33,6 +34,9 @@ type Store struct {
 	pending  pending    // records that are queued and not yet visible
 	manifest manifestState
 	news     signal // of published and of closing
+
+	batches sync.Pool      // *Batch, empty: what one write needs, for the next
+	changes []index.Change // Visible's, for the next call
 
 	compaction  compaction
 	checkpoints checkpoints
@@ -143,7 +147,6 @@ func newStore(op *opening, lock *dirLock) *Store {
 	s.files = newFiles(op.files, s.unlink)
 	s.manifest.Manifest = op.manifest
 	s.manifest.next.Store(op.manifest.Next)
-	s.pending.keys = map[string]*wal.Record{}
 	s.log = wal.New(wal.Options{
 		FS: op.opts.FS, Dir: op.dir, Store: op.manifest.Store, SegmentSize: op.opts.SegmentSize,
 		Sync: time.Duration(op.opts.Sync), Seq: op.manifest.Seq, Now: s.clock.now, Host: (*host)(s),
@@ -230,11 +233,24 @@ func (h *host) Install(sealed *segment.Footer, open *wal.Segment, seq uint64) er
 
 func (h *host) Queued(c *wal.Commit) { h.pending.add(c) }
 
+// applyAtOnce is how many changes the index takes in one go, a large commit apart,
+// so that readers need not wait long.
+const applyAtOnce = 256
+
 func (h *host) Visible(cs []*wal.Commit) {
 	s := (*Store)(h)
-	for _, c := range cs {
-		s.index.Apply(changes(c))
-		s.checkpoints.note(len(c.Records), s.opts.noteEvery())
+	list := s.changes[:0]
+	for i, c := range cs {
+		list = appendChanges(list, c)
+		if len(list) >= applyAtOnce || i == len(cs)-1 {
+			s.index.Apply(list)
+			s.checkpoints.note(len(list), s.opts.noteEvery())
+			if cap(list) > 4*applyAtOnce {
+				list = nil
+			}
+			s.changes = list
+			list = list[:0]
+		}
 	}
 	if s.opts.Sync == SyncAlways {
 		s.pending.remove(cs)

@@ -46,14 +46,13 @@ func (s *Store) runTx(fn func(*Tx) error) (_ *Commit, owner bool, err error) {
 	if err := fn(tx); err != nil {
 		return &Commit{c: latest, err: err}, false, nil
 	}
-	records, err := tx.batch.records(s.opts.MaxValue, tx.now, tx.wall)
-	if err != nil {
+	if err := tx.batch.ready(s.opts.MaxValue, tx.clock); err != nil {
 		return nil, false, err
 	}
-	if len(records) == 0 {
+	if tx.batch.Len() == 0 {
 		return &Commit{c: latest}, false, nil
 	}
-	c := wal.NewCommit(records)
+	c := wal.NewCommit(tx.batch.records)
 	return &Commit{c: c}, s.log.Submit(c, epoch), nil
 }
 
@@ -101,16 +100,17 @@ func (tx *Tx) write(opts []PutOption, key string, add func(*Batch)) error {
 	}
 	var one Batch
 	add(&one)
-	records, err := one.records(tx.s.opts.MaxValue, tx.now, tx.wall)
-	if err != nil {
+	if err := one.ready(tx.s.opts.MaxValue, tx.clock); err != nil {
 		return err
 	}
-	tx.take(&records[0])
-	one.ops[0].conditional = false
-	tx.batch.ops = append(tx.batch.ops, one.ops[0])
+	tx.take(&one.records[0])
+	tx.batch.records = append(tx.batch.records, one.records[0])
 	tx.batch.bytes += one.bytes
 	return nil
 }
+
+// clock gives all writes of the transaction one time.
+func (tx *Tx) clock() (now, wall int64) { return tx.now, tx.wall }
 
 // take makes a write visible to the transaction itself, with the number that it
 // will have: nothing else can get a number in between.
@@ -180,13 +180,14 @@ func (tx *Tx) Lookup(key string) (Entry, error) {
 	}
 	e, ok := tx.own[key]
 	if !ok {
-		r, queued := tx.s.pending.latest(key)
+		queued := tx.s.pending.latest(key, func(r *wal.Record) {
+			if isPut(r) {
+				entry := entryOf(r)
+				e = &entry
+			}
+		})
 		if !queued {
 			return tx.s.Lookup(key)
-		}
-		if isPut(r) {
-			entry := entryOf(r)
-			e = &entry
 		}
 	}
 	if e == nil || tx.hidden(e) {
@@ -202,7 +203,7 @@ func (tx *Tx) Lookup(key string) (Entry, error) {
 // both, and the same.
 func (tx *Tx) overlay() (keys map[string]*Entry, samples []Sample) {
 	keys = map[string]*Entry{}
-	for _, r := range tx.s.pending.all() {
+	tx.s.pending.all(func(r *wal.Record) {
 		switch r.Kind {
 		case segment.Put:
 			e := entryOf(r)
@@ -212,7 +213,7 @@ func (tx *Tx) overlay() (keys map[string]*Entry, samples []Sample) {
 		case segment.Sample:
 			samples = append(samples, sampleOf(r))
 		}
-	}
+	})
 	maps.Copy(keys, tx.own)
 	return keys, append(samples, tx.samples...)
 }

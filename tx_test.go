@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -25,6 +26,46 @@ func counter(g Getter, key string) (int, error) {
 		return 0, err
 	}
 	return strconv.Atoi(string(v))
+}
+
+// A writer uses its memory again as soon as its record is visible. Until then
+// transactions read from that memory, and never a moment longer.
+func TestTransactionReadsQueuedRecordsWhileTheyAreQueued(t *testing.T) {
+	db := open(t, nil)
+	put(t, db, "k", "0")
+	var over atomic.Bool
+	var wg sync.WaitGroup
+	for w := range 4 {
+		wg.Go(func() {
+			for i := 0; !over.Load(); i++ {
+				v := strings.Repeat(string(rune('a'+w)), 10+i%30)
+				if err := db.Put("k", []byte(v)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	check := func(v []byte, err error) error {
+		if err == nil && string(v) != "0" && (len(v) < 10 || strings.Trim(string(v), string(v[:1])) != "") {
+			err = fmt.Errorf("nobody has written %q", v)
+		}
+		return err
+	}
+	for range 300 {
+		require.NoError(t, db.Update(func(tx *Tx) error {
+			if err := check(tx.Get("k")); err != nil {
+				return err
+			}
+			for e, err := range tx.Scan(Range{}) {
+				if err := check(e.Value, err); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+	}
+	over.Store(true)
+	wg.Wait()
 }
 
 func TestConcurrentIncrementsAreNotLost(t *testing.T) {

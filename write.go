@@ -3,6 +3,7 @@ package annals
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/annalsdb/annals/segment"
 	"github.com/annalsdb/annals/wal"
@@ -11,34 +12,53 @@ import (
 // Put gives key a value. When it returns nil under the default policy, the value
 // is durable. Options: TTL, ExpiresAt, IfSeq, IfAbsent.
 func (s *Store) Put(key string, value []byte, opts ...PutOption) error {
-	var b Batch
+	b := s.batch()
 	b.Put(key, value, opts...)
-	_, err := s.Apply(&b)
+	_, err := s.applyOnce(b)
 	return err
 }
 
 // Delete takes key away; that it is absent is no error. Options: IfSeq.
 func (s *Store) Delete(key string, opts ...PutOption) error {
-	var b Batch
+	b := s.batch()
 	b.Delete(key, opts...)
-	_, err := s.Apply(&b)
+	_, err := s.applyOnce(b)
 	return err
 }
 
 // Append adds a sample to a series and returns its sequence number. Options: At.
 func (s *Store) Append(series string, value []byte, opts ...AppendOption) (seq uint64, err error) {
-	var b Batch
+	b := s.batch()
 	if len(opts) == 0 {
-		opts = []AppendOption{At(s.opts.Now())}
+		b.Append(series, value, At(s.opts.Now()))
+	} else {
+		b.Append(series, value, opts...)
 	}
-	b.Append(series, value, opts...)
-	return s.Apply(&b)
+	return s.applyOnce(b)
+}
+
+// batch returns an empty batch, one of an earlier call if there is one.
+func (s *Store) batch() *Batch {
+	if b, ok := s.batches.Get().(*Batch); ok {
+		return b
+	}
+	return &Batch{}
+}
+
+// applyOnce applies a batch from s.batch and keeps its memory for the next call.
+func (s *Store) applyOnce(b *Batch) (seq uint64, err error) {
+	seq, err = s.Apply(b)
+	clear(b.records)
+	clear(b.special)
+	b.Reset()
+	s.batches.Put(b)
+	return seq, err
 }
 
 // Apply makes all writes of a batch or none, and returns the sequence number of
 // the last. An empty batch changes nothing and returns 0.
 func (s *Store) Apply(b *Batch) (seq uint64, err error) {
-	c, owner := s.queue(b)
+	c, owner := s.queue(b, false)
 	if owner {
 		s.log.Lead()
 	}
@@ -49,11 +69,11 @@ func (s *Store) Apply(b *Batch) (seq uint64, err error) {
 // MiB are queued. Batches are made in the order of the calls. The batch may be
 // used again at once.
 func (s *Store) Submit(b *Batch) *Commit {
-	c, owner := s.queue(b)
+	c, owner := s.queue(b, true)
 	if owner {
 		go s.log.Run()
 	}
-	return c
+	return &c
 }
 
 // Commit is a batch on its way. It is safe for concurrent use.
@@ -77,41 +97,51 @@ func (c *Commit) Wait(ctx context.Context) (seq uint64, err error) {
 }
 
 // queue decides a batch and hands it to the log. owner is true if the caller must
-// see to the log's work.
-func (s *Store) queue(b *Batch) (_ *Commit, owner bool) {
-	records, err := b.records(s.opts.MaxValue, s.clock.now(), s.opts.Now().UnixMicro())
-	if err != nil {
-		return &Commit{err: err}, false
+// see to the log's work. Unless async, the caller waits for the outcome before the
+// batch is used again, so that the commit may have the batch's own memory.
+func (s *Store) queue(b *Batch, async bool) (_ Commit, owner bool) {
+	if err := b.ready(s.opts.MaxValue, s.now); err != nil {
+		return Commit{err: err}, false
 	}
 	s.submit.Lock()
 	defer s.submit.Unlock()
 	if s.shut {
-		return &Commit{err: ErrClosed}, false
+		return Commit{err: ErrClosed}, false
 	}
-	if len(records) == 0 {
-		return &Commit{}, false
+	if len(b.records) == 0 {
+		return Commit{}, false
 	}
 	epoch := wal.AnyEpoch
 	if b.conditional() {
 		var latest *wal.Commit
 		_, latest, epoch = s.log.Next()
 		if err := s.check(b); err != nil {
-			return &Commit{c: latest, err: err}, false // once all that decided it is durable
+			return Commit{c: latest, err: err}, false // once all that decided it is durable
 		}
 	}
-	c := wal.NewCommit(records)
+	var c *wal.Commit
+	if async {
+		c = wal.NewCommit(slices.Clone(b.records))
+		b.lent = true
+	} else {
+		c = wal.Renew(b.commit, b.records)
+		b.commit = c
+	}
 	if after := b.after; after != nil {
 		if after.err != nil {
-			return &Commit{err: after.err}, false
+			return Commit{err: after.err}, false
 		}
 		c.After = after.c
 	}
-	return &Commit{c: c}, s.log.Submit(c, epoch)
+	return Commit{c: c}, s.log.Submit(c, epoch)
 }
 
+// now returns the store's time and that of the wall clock, in microseconds.
+func (s *Store) now() (store, wall int64) { return s.clock.now(), s.opts.Now().UnixMicro() }
+
 func (b *Batch) conditional() bool {
-	for i := range b.ops {
-		if b.ops[i].conditional {
+	for i := range b.special {
+		if b.special[i].conditional {
 			return true
 		}
 	}
@@ -122,23 +152,28 @@ func (b *Batch) conditional() bool {
 // within the batch, the writes before.
 func (s *Store) check(b *Batch) error {
 	inBatch := map[string]bool{}
-	for i := range b.ops {
-		op := &b.ops[i]
-		if op.rec.Kind == segment.Sample {
+	conditions := b.special
+	for i := range b.records {
+		r := &b.records[i]
+		if r.Kind == segment.Sample {
 			continue
 		}
-		if op.conditional && inBatch[op.rec.Name] {
-			return fmt.Errorf("%w: key %q is written twice in the batch, and the second write has a condition", ErrConflict, op.rec.Name)
+		for len(conditions) > 0 && conditions[0].record < i {
+			conditions = conditions[1:]
 		}
-		inBatch[op.rec.Name] = true
-		if !op.conditional {
-			continue
+		if len(conditions) > 0 && conditions[0].record == i && conditions[0].conditional {
+			if inBatch[r.Name] {
+				return fmt.Errorf("%w: key %q is written twice in the batch, and the second write has a condition", ErrConflict, r.Name)
+			}
+			have, err := s.present(r.Name)
+			if err != nil {
+				return err
+			}
+			if want := conditions[0].ifSeq; have != want {
+				return conflict(r.Name, want, have)
+			}
 		}
-		if seq, err := s.present(op.rec.Name); err != nil {
-			return err
-		} else if seq != op.ifSeq {
-			return conflict(op.rec.Name, op.ifSeq, seq)
-		}
+		inBatch[r.Name] = true
 	}
 	return nil
 }
@@ -156,11 +191,14 @@ func conflict(key string, want, have uint64) error {
 // present is the sequence number of a key as the next write will find it, 0 if
 // the key is absent.
 func (s *Store) present(key string) (uint64, error) {
-	if r, ok := s.pending.latest(key); ok {
+	seq := uint64(0)
+	queued := s.pending.latest(key, func(r *wal.Record) {
 		if isPut(r) && !s.clock.expired(r.Expires) {
-			return r.Seq, nil
+			seq = r.Seq
 		}
-		return 0, nil
+	})
+	if queued {
+		return seq, nil
 	}
 	// What was queued may have become visible just now, so the index comes second.
 	e, ok, err := s.index.Get(key)

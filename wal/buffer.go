@@ -21,12 +21,12 @@ type plan struct {
 func (l *Log) bufferLocked(c *Commit, epoch uint64) (owner bool) {
 	for {
 		if err := l.refusedLocked(c, epoch); err != nil {
-			c.fail(err)
+			c.settle(err)
 			return false
 		}
 		if l.mu.stuck != nil {
 			if err := l.retryLocked(); err != nil {
-				c.fail(err)
+				c.settle(err)
 				return false
 			}
 			continue
@@ -43,10 +43,12 @@ func (l *Log) bufferLocked(c *Commit, epoch uint64) (owner bool) {
 	l.mu.plan.off = b.start + int64(len(b.lines))
 	l.mu.plan.records += uint64(len(c.Records))
 	l.mu.buffered += int64(len(b.lines) - before)
-	l.opts.Host.Visible([]*Commit{c})
+	l.mu.one[0] = c
+	l.opts.Host.Visible(l.mu.one[:])
+	l.mu.one[0] = nil
 	l.commits.Add(1)
 	l.records.Add(uint64(len(c.Records)))
-	close(c.done)
+	c.settle(nil)
 	l.armLocked(l.opts.Sync)
 	return l.ownLocked()
 }
@@ -216,7 +218,7 @@ func (l *Log) readBuffered(s *Segment, p []byte, off int64) (int, error) {
 func (l *Log) Sync(ctx context.Context) (seq uint64, err error) {
 	l.mu.Lock()
 	target := l.mu.next - 1
-	if latest := l.mu.latest; !l.lazy() && latest != nil {
+	if latest := l.shareLocked(); !l.lazy() && latest != nil {
 		l.mu.Unlock()
 		if _, err := latest.Wait(ctx); err != nil {
 			return 0, err

@@ -281,9 +281,10 @@ func TestNoWriteIsTakenDuringARetry(t *testing.T) {
 		retry := h.on(rule{op: "write", count: 2, err: syscall.ENOSPC, hold: make(chan struct{})}) // with padding, and without
 		<-retry.reached
 		c := put("c")
-		_, yes := blocked(func() { h.submit(c) })
+		submitted, yes := blocked(func() { h.submit(c) })
 		require.True(t, yes)
 		close(retry.hold)
+		<-submitted
 		require.ErrorIs(t, wait(c), syscall.ENOSPC)
 		sleep(time.Second)
 		h.clean("a", "b")
@@ -407,7 +408,7 @@ func TestWaitingWritersAreTurnedAway(t *testing.T) {
 					h.log.mu.buffered += maxBuffer
 					h.log.mu.Unlock()
 					b := put("b")
-					_, yes := blocked(func() { h.submit(b) })
+					submitted, yes := blocked(func() { h.submit(b) })
 					require.True(t, yes)
 					end := func() { h.log.Fail(errDisk) }
 					want := ErrFailed
@@ -417,6 +418,7 @@ func TestWaitingWritersAreTurnedAway(t *testing.T) {
 					_, closing := blocked(end)
 					require.Equal(t, close, closing, "Close finishes what it has")
 					letGo(held)
+					<-submitted
 					require.ErrorIs(t, wait(b), want)
 					synctest.Wait()
 					if !close {

@@ -3,6 +3,7 @@ package wal
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/annalsdb/annals/segment"
 )
@@ -32,14 +33,32 @@ type Commit struct {
 
 	bytes    int64 // bound of its lines' length
 	expiring bool
-	done     chan struct{}
 	err      error
+	seq      uint64 // the number of its last record
 	epoch    uint64 // of the log, when it was numbered
+	shared   bool   // others than its maker may wait for it; guarded by the log's lock
+
+	done  atomic.Bool   // the outcome is known
+	token chan struct{} // gets one then; whoever has waited for it puts it back
 }
 
 // NewCommit makes a commit of at least one record.
-func NewCommit(records []Record) *Commit {
-	c := &Commit{Records: records, done: make(chan struct{})}
+func NewCommit(records []Record) *Commit { return Renew(nil, records) }
+
+// Renew makes a commit of at least one record. It uses c again, if it can: one that
+// the caller has made, that nobody else was given, and that is done, or nil. Most
+// commits are of one record, so what they cost besides counts.
+func Renew(c *Commit, records []Record) *Commit {
+	if c == nil || c.shared || !c.done.Load() {
+		c = &Commit{token: make(chan struct{}, 1)}
+	}
+	select {
+	case <-c.token:
+	default:
+	}
+	c.Records, c.After, c.err, c.epoch = records, nil, nil, 0
+	c.bytes, c.expiring = 0, false
+	c.done.Store(false)
 	for i := range records {
 		c.bytes += int64(segment.MaxLineSize(len(records[i].Body)))
 		c.expiring = c.expiring || records[i].Expires != 0
@@ -47,34 +66,30 @@ func NewCommit(records []Record) *Commit {
 	return c
 }
 
-// Done is closed when the outcome is known.
-func (c *Commit) Done() <-chan struct{} { return c.done }
-
-// Wait waits for the outcome: the number of the last record once the commit is
+// Wait waits, once Submit has returned, for the outcome: the number of the last record once the commit is
 // visible, or why it failed. The end of ctx ends the waiting, not the commit.
 func (c *Commit) Wait(ctx context.Context) (seq uint64, err error) {
-	select {
-	case <-c.done:
-	case <-ctx.Done():
+	if !c.done.Load() {
 		select {
-		case <-c.done:
-		default:
-			return 0, ctx.Err()
+		case <-c.token:
+			c.token <- struct{}{}
+		case <-ctx.Done():
+			if !c.done.Load() {
+				return 0, ctx.Err()
+			}
 		}
 	}
 	if c.err != nil {
 		return 0, c.err
 	}
-	return c.last(), nil
+	return c.seq, nil
 }
 
 // failed returns why the commit failed, nil if it did not or is still on its way.
 // That it was dropped before the log's present epoch may be known before it is done.
 func (c *Commit) failed(epoch uint64, dropped error) error {
-	select {
-	case <-c.done:
+	if c.done.Load() {
 		return c.err
-	default:
 	}
 	if c.epoch != epoch {
 		return dropped
@@ -83,13 +98,20 @@ func (c *Commit) failed(epoch uint64, dropped error) error {
 }
 
 func (c *Commit) first() uint64 { return c.Records[0].Seq }
-func (c *Commit) last() uint64  { return c.Records[len(c.Records)-1].Seq }
+func (c *Commit) last() uint64  { return c.seq }
 
-// fail ends a commit that did not come about.
-func (c *Commit) fail(err error) *Commit {
+// tell ends a commit for which somebody may wait. done comes last: once it is set
+// the maker may use the commit again, with no token on its way.
+func (c *Commit) tell(err error) {
 	c.err = err
-	close(c.done)
-	return c
+	c.token <- struct{}{}
+	c.done.Store(true)
+}
+
+// settle ends a commit that Submit has not yet returned: nobody waits.
+func (c *Commit) settle(err error) {
+	c.err = err
+	c.done.Store(true)
 }
 
 // AnyEpoch tells Submit that the commit does not depend on what is queued.
@@ -110,7 +132,7 @@ func (l *Log) Submit(c *Commit, epoch uint64) (owner bool) {
 		l.room.Wait()
 	}
 	if err := l.refusedLocked(c, epoch); err != nil {
-		c.fail(err)
+		c.settle(err)
 		return false
 	}
 	l.numberLocked(c)
@@ -154,6 +176,7 @@ func (l *Log) numberLocked(c *Commit) {
 		c.Records[i].Seq = l.mu.next
 		l.mu.next++
 	}
+	c.seq = l.mu.next - 1
 }
 
 // ownLocked makes the caller the owner if there is none.
@@ -174,6 +197,7 @@ type batch struct {
 	last    uint64
 	records uint64
 	commits []*Commit // under SyncAlways: who waits for it
+	bytes   int64     // of the commits, as Submit counted them
 	taken   bool      // the owner has it: no more lines
 	sync    bool      // in the buffer: a sync is due behind it
 }

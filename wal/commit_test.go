@@ -395,3 +395,40 @@ func TestPaddingThatFindsNoRoomIsLeftOut(t *testing.T) {
 	}
 	require.NoError(t, h.close())
 }
+
+// Whoever was given a commit by Next may wait for it much later, so it is not used
+// again; others are, and tell the outcome of their new records.
+func TestCommitIsUsedAgainOnlyByItsMaker(t *testing.T) {
+	h := start(t, 0, large)
+	sync := h.hold("fdatasync")
+	a := h.submit(put("a"))
+	require.NotSame(t, a, Renew(a, puts(0, []string{"x"})), "it is under way")
+	<-sync.reached
+	b := h.submit(put("b"))
+	_, latest, _ := h.log.Next()
+	require.Same(t, b, latest)
+	close(sync.hold)
+	require.NoError(t, wait(a))
+	require.NoError(t, wait(b))
+	h.settle()
+
+	again := Renew(b, puts(0, []string{"c"}))
+	require.NotSame(t, b, again, "Next has given it to us")
+	require.NoError(t, h.do(again))
+	seq, err := latest.Wait(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 2, seq)
+
+	h.settle()
+	again = Renew(a, puts(0, []string{"d"}))
+	require.Same(t, a, again)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = a.Wait(ctx)
+	require.ErrorIs(t, err, context.Canceled, "nothing is left of its first outcome")
+	require.NoError(t, h.do(a))
+	seq, err = a.Wait(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 4, seq)
+	h.clean("a", "b", "c", "d")
+}

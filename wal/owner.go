@@ -2,6 +2,7 @@ package wal
 
 import (
 	"runtime"
+	"slices"
 	"time"
 )
 
@@ -100,17 +101,24 @@ func (l *Log) assemble() *batch {
 		expiring = expiring || l.mu.queue[n].expiring
 		n++
 	}
-	b := &batch{seg: l.tail.seg, start: l.tail.end, lines: l.lines[:0], commits: l.mu.queue[:n:n]}
-	l.mu.queue = l.mu.queue[n:]
-	l.waiting.Store(int64(len(l.mu.queue)))
+	b := &l.batch
+	*b = batch{seg: l.tail.seg, start: l.tail.end, lines: l.lines[:0], commits: l.mu.queue[:n:n]}
+	rest := l.mu.queue[n:]
+	l.mu.queue = append(l.spare[:0], rest...)
+	l.spare = nil
+	l.waiting.Store(int64(len(rest)))
 	mark := l.markDueLocked(expiring)
 	l.mu.Unlock()
 
+	if cap(b.lines) == 0 {
+		b.lines = make([]byte, 0, 2*padUnit) // a small batch and its padding
+	}
 	if mark != 0 {
 		b.addMark(l.durable.Load(), mark)
 	}
 	for _, c := range b.commits {
 		b.add(c, l.durable.Load())
+		b.bytes += c.bytes
 	}
 	if cap(b.lines) <= 2*maxBatch {
 		l.lines = b.lines
@@ -133,30 +141,46 @@ func (l *Log) markDueLocked(expiring bool) int64 {
 	return now
 }
 
-// acknowledge makes a durable batch visible and tells its writers.
+// acknowledge makes a durable batch visible and tells its writers, some at a time:
+// those who know run on, on another core, while the next commits become visible.
 func (l *Log) acknowledge(b *batch) bool {
-	l.opts.Host.Visible(b.commits)
 	l.commits.Add(uint64(len(b.commits)))
 	l.records.Add(b.records)
 	l.durable.Store(b.last)
-	l.opts.Host.Published(b.last)
+	likely := len(b.commits) + int(l.waiting.Load()) // before the first of them is back
+	cs := b.commits
+	for ; len(cs) > tellAtOnce; cs = cs[tellAtOnce:] {
+		l.show(cs[:tellAtOnce])
+		for _, c := range cs[:tellAtOnce] {
+			c.tell(nil)
+		}
+	}
+	var last [tellAtOnce]*Commit
+	n := copy(last[:], cs)
+	l.show(cs)
 
 	l.mu.Lock()
-	for _, c := range b.commits {
-		l.mu.queued -= c.bytes
-	}
-	l.expected = len(b.commits) + len(l.mu.queue)
+	l.mu.queued -= b.bytes
+	l.expected = likely
 	if len(l.mu.queue) == 0 {
-		l.mu.latest = nil
+		l.mu.latest = nil // it was among the last ones
 	}
+	clear(b.commits)
+	l.spare = b.commits[:0]
 	l.wroteLocked()
 	l.room.Broadcast()
 	more := l.releaseLocked()
 	l.mu.Unlock()
-	for _, c := range b.commits {
-		close(c.done)
+	for _, c := range last[:n] {
+		c.tell(nil)
 	}
 	return more
+}
+
+// show makes durable commits visible.
+func (l *Log) show(cs []*Commit) {
+	l.opts.Host.Visible(cs)
+	l.opts.Host.Published(cs[len(cs)-1].last())
 }
 
 // releaseLocked gives up ownership unless there is, or is likely to be, work. A
@@ -178,9 +202,10 @@ func (l *Log) releaseLocked() (more bool) {
 // the log goes on, the numbers are given back.
 func (l *Log) drop(b *batch, err error) bool {
 	l.mu.Lock()
-	dropped := l.mu.queue
+	dropped, written := l.mu.queue, 0
 	if b != nil {
-		dropped = append(b.commits, dropped...)
+		written = len(b.commits)
+		dropped = slices.Concat(b.commits, dropped)
 	}
 	l.mu.queue, l.mu.queued, l.mu.latest = nil, 0, nil
 	l.waiting.Store(0)
@@ -200,10 +225,10 @@ func (l *Log) drop(b *batch, err error) bool {
 	more := l.releaseLocked()
 	l.mu.Unlock()
 	for i, c := range dropped {
-		if b != nil && i < len(b.commits) {
-			c.fail(err)
+		if i < written {
+			c.tell(err)
 		} else {
-			c.fail(others)
+			c.tell(others)
 		}
 	}
 	return more

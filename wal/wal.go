@@ -43,7 +43,8 @@ type Host interface {
 	Queued(c *Commit)
 
 	// Visible reports commits, in order, whose records are now part of the store:
-	// durable ones under SyncAlways, buffered ones otherwise.
+	// durable ones under SyncAlways, buffered ones otherwise. Calls come one after
+	// another. The slice, and the commits' memory, are the host's only for the call.
 	Visible(cs []*Commit)
 
 	// Dropped reports all commits that were queued: none of them was written.
@@ -100,6 +101,8 @@ const (
 	gatherMax = 150 * time.Microsecond // how long the owner waits for commits that are likely to come
 
 	gatherYields = 10_000 // more than fit into gatherMax
+
+	tellAtOnce = 16 // commits of a batch that become visible, and whose writers are told, at a time
 )
 
 // Log is the write path of one store. It is safe for concurrent use.
@@ -131,6 +134,7 @@ type Log struct {
 		timer    *time.Timer // sets syncDue
 		armed    bool
 		spare    []byte // of a batch that was written, for the next one
+		one      [1]*Commit
 
 		idle      *time.Timer
 		lastBatch time.Time
@@ -140,11 +144,13 @@ type Log struct {
 	durable atomic.Uint64
 	waiting atomic.Int64 // len(mu.queue)
 
-	tail     tail   // belongs to the owner
-	expected int    // commits that are likely to come soon; the owner's
-	lines    []byte // the owner's, for batches under SyncAlways
-	number   uint64 // of the segment that the owner could not make yet; 0 if there is none
-	litter   string // a file that could neither be finished nor removed
+	tail     tail      // belongs to the owner
+	expected int       // commits that are likely to come soon; the owner's
+	batch    batch     // the owner's, under SyncAlways
+	lines    []byte    // the same, for its lines
+	spare    []*Commit // the same: a queue that was written, for the next one
+	number   uint64    // of the segment that the owner could not make yet; 0 if there is none
+	litter   string    // a file that could neither be finished nor removed
 
 	commits, records, batches, syncs atomic.Uint64
 }
@@ -190,7 +196,16 @@ func (l *Log) Failure() error {
 func (l *Log) Next() (seq uint64, last *Commit, epoch uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.mu.next, l.mu.latest, l.mu.epoch
+	return l.mu.next, l.shareLocked(), l.mu.epoch
+}
+
+// shareLocked returns the latest commit to somebody who may wait for it at any time
+// from now on.
+func (l *Log) shareLocked() *Commit {
+	if c := l.mu.latest; c != nil {
+		c.shared = true
+	}
+	return l.mu.latest
 }
 
 // Segment is a segment of the log as others may read it: the open one, and the
