@@ -1,11 +1,13 @@
 package segment
 
+import "bytes"
+
 // maxDepth is how deep JSON may be nested to be kept under "val". Some readers
 // of the log will have a limit; all known ones allow this.
 const maxDepth = 128
 
 // validJSON reports whether v is one JSON value between optional spaces. It
-// checks grammar, not UTF-8. A scanner of its own because encoding/json takes
+// checks grammar, not UTF-8, nor for bytes below 0x20 in strings. A scanner of its own because encoding/json takes
 // three times as long, allows deeper nesting and lets raw line ends through
 // between tokens.
 func validJSON(v []byte) bool {
@@ -112,34 +114,60 @@ func scanLiteral(v []byte, i int, word string) int {
 	return i + len(word)
 }
 
+// near is how far a string is looked at byte by byte. Most end there; behind it a
+// search for the next quote is faster.
+const near = 12
+
 // scanJSONString scans any JSON string, as users write them: all escapes, both
-// cases of hex digits.
+// cases of hex digits. Bytes below 0x20 pass.
 func scanJSONString(v []byte, i int) int {
-	for i++; i < len(v); i++ {
-		switch escapes[v[i]] {
-		case 0:
-		case '"':
-			return i + 1
-		case '\\':
+	i++
+	quote := -1 // the next one from i on, if it is not below i
+	for end := i + near; ; {
+		for i < len(v) && i < end && v[i] != '"' && v[i] != '\\' {
 			i++
-			if i >= len(v) {
-				return -1
-			}
-			switch v[i] {
-			case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
-			case 'u':
-				if len(v)-i <= 4 || !isHex(v[i+1]) || !isHex(v[i+2]) || !isHex(v[i+3]) || !isHex(v[i+4]) {
+		}
+		if i == end {
+			if quote < i {
+				if quote = i + bytes.IndexByte(v[i:], '"'); quote < i {
 					return -1
 				}
-				i += 4
-			default:
-				return -1
 			}
-		default:
+			n := bytes.IndexByte(v[i:quote], '\\')
+			if n < 0 {
+				return quote + 1
+			}
+			i += n
+		}
+		if i >= len(v) {
 			return -1
 		}
+		if v[i] == '"' {
+			return i + 1
+		}
+		n := escapeIn(v[i:])
+		if n == 0 {
+			return -1
+		}
+		i += n
+		end = max(end, i)
 	}
-	return -1
+}
+
+// escapeIn is the length of the escape that v begins with, 0 if it is none.
+func escapeIn(v []byte) int {
+	if len(v) < 2 {
+		return 0
+	}
+	switch v[1] {
+	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+		return 2
+	case 'u':
+		if len(v) >= 6 && isHex(v[2]) && isHex(v[3]) && isHex(v[4]) && isHex(v[5]) {
+			return 6
+		}
+	}
+	return 0
 }
 
 func isHex(c byte) bool { return hexValue(c|0x20) >= 0 && (c >= '0' && c <= '9' || c >= 'A') }

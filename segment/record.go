@@ -205,13 +205,19 @@ func checkLine(line []byte) (object []byte, err error) {
 // borrow can reach a neighbour only if there was such a byte, so the answer for
 // the whole word is exact.
 func hasControl(b []byte) bool {
-	const each, high = 0x2020202020202020, 0x8080808080808080
-	for len(b) >= 8 {
-		w := binary.LittleEndian.Uint64(b)
-		if (w-each)&^w&high != 0 {
+	const each = 0x20 * eachByte
+	for ; len(b) >= 32; b = b[32:] {
+		w, x := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])
+		y, z := binary.LittleEndian.Uint64(b[16:]), binary.LittleEndian.Uint64(b[24:])
+		if ((w-each)&^w|(x-each)&^x|(y-each)&^y|(z-each)&^z)&highBits != 0 {
 			return true
 		}
-		b = b[8:]
+	}
+	for ; len(b) >= 8; b = b[8:] {
+		w := binary.LittleEndian.Uint64(b)
+		if (w-each)&^w&highBits != 0 {
+			return true
+		}
 	}
 	for _, c := range b {
 		if c < 0x20 {

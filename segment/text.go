@@ -3,6 +3,8 @@ package segment
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/binary"
+	"math/bits"
 	"strconv"
 	"unicode/utf8"
 )
@@ -23,36 +25,64 @@ var escapes = func() (t [256]byte) {
 // unescapes is the way back: for the letter behind a backslash the byte.
 var unescapes = [256]byte{'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t', '"': '"', '\\': '\\'}
 
+const (
+	eachByte = 0x0101010101010101
+	highBits = 0x8080808080808080
+)
+
+// plain returns how many bytes s begins with that stand for themselves in a JSON
+// string. It looks at eight at a time: (x-1)&^x has the high bit of the lowest byte
+// that is 0, and (w-0x20)&^w that of the lowest one below 0x20. A borrow sets wrong
+// bits only above a right one, and the lowest is all that counts.
+func plain(s []byte) int {
+	i := 0
+	for ; len(s)-i >= 8; i += 8 {
+		w := binary.LittleEndian.Uint64(s[i:])
+		quote, backslash := w^'"'*eachByte, w^'\\'*eachByte
+		found := (quote-eachByte)&^quote | (backslash-eachByte)&^backslash | (w-0x20*eachByte)&^w
+		if found &= highBits; found != 0 {
+			return i + bits.TrailingZeros64(found)/8
+		}
+	}
+	for i < len(s) && escapes[s[i]] == 0 {
+		i++
+	}
+	return i
+}
+
 // appendString appends s, which must be UTF-8, as a JSON string.
 func appendString[S string | []byte](dst []byte, s S) []byte {
 	dst = append(dst, '"')
-	start := 0
-	for i := range len(s) {
-		e := escapes[s[i]]
-		if e == 0 {
-			continue
-		}
-		dst = append(dst, s[start:i]...)
-		if e == 'u' {
-			dst = append(dst, '\\', 'u', '0', '0', hexDigits[s[i]>>4], hexDigits[s[i]&15])
+	start := len(dst)
+	dst = append(dst, s...)
+	n := plain(dst[start:])
+	if n < len(s) {
+		dst = appendEscaped(dst[:start+n], []byte(s[n:]))
+	}
+	return append(dst, '"')
+}
+
+func appendEscaped(dst, s []byte) []byte {
+	for len(s) > 0 {
+		if e := escapes[s[0]]; e == 'u' {
+			dst = append(dst, '\\', 'u', '0', '0', hexDigits[s[0]>>4], hexDigits[s[0]&15])
 		} else {
 			dst = append(dst, '\\', e)
 		}
-		start = i + 1
+		n := 1 + plain(s[1:])
+		dst = append(dst, s[1:n]...)
+		s = s[n:]
 	}
-	dst = append(dst, s[start:]...)
-	return append(dst, '"')
+	return dst
 }
 
 // escapedLen is the length of s between the quotes of appendString.
 func escapedLen(s []byte) int {
 	n := len(s)
-	for _, c := range s {
-		switch escapes[c] {
-		case 0:
-		case 'u':
+	for i := plain(s); i < len(s); i += 1 + plain(s[i+1:]) {
+		if escapes[s[i]] == 'u' {
 			n += 5
-		default:
+		} else {
 			n++
 		}
 	}
@@ -180,5 +210,5 @@ func appendTime(dst []byte, micros int64) []byte {
 // IsJSON reports whether v is kept under "val": JSON as RFC 8259 has it, in
 // valid UTF-8, without a byte below 0x20 and nested at most 128 deep.
 func IsJSON(v []byte) bool {
-	return len(v) > 0 && utf8.Valid(v) && validJSON(v)
+	return len(v) > 0 && validJSON(v) && !hasControl(v) && utf8.Valid(v)
 }
