@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -85,9 +86,7 @@ func BenchmarkPutBesideFloor(b *testing.B) {
 			b.Fatal(err)
 		}
 		floor := time.Now()
-		for j, n := len(key)-1, i; n > 0; j, n = j-1, n/10 {
-			key[j] = '0' + byte(n%10)
-		}
+		number(key, i)
 		if err := db.Put(string(key), benchValue); err != nil {
 			b.Fatal(err)
 		}
@@ -103,10 +102,31 @@ func BenchmarkPutBesideFloor(b *testing.B) {
 }
 
 func BenchmarkPutBuffered(b *testing.B) {
-	db := benchStore(b, &Options{Sync: SyncEvery(100e6)})
-	b.ReportAllocs()
-	for n := 0; b.Loop(); n++ {
-		require.NoError(b, db.Put(fmt.Sprintf("key%013d", n), benchValue))
+	for _, size := range []int{100, 64 << 10} {
+		b.Run(fmt.Sprintf("value=%d", size), func(b *testing.B) {
+			db := benchStore(b, &Options{Sync: SyncEvery(100e6)})
+			value := benchValue
+			if size != 100 {
+				value = fmt.Appendf(nil, `{"v":"%s"}`, strings.Repeat("v", size-8))
+				b.SetBytes(int64(size))
+			}
+			key := []byte("key0000000000000")
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				number(key, i)
+				if err := db.Put(string(key), value); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(db.Stats().Records)/float64(max(db.Stats().Batches, 1)), "puts/write")
+		})
+	}
+}
+
+// number writes a number into the end of a key.
+func number(key []byte, n int) {
+	for i := len(key) - 1; n > 0; i, n = i-1, n/10 {
+		key[i] = '0' + byte(n%10)
 	}
 }
 
@@ -152,6 +172,28 @@ func BenchmarkScan(b *testing.B) {
 			if n++; n == b.N {
 				break
 			}
+		}
+	}
+}
+
+// BenchmarkLoad counts one record of a synced batch of a thousand as one operation.
+func BenchmarkLoad(b *testing.B) {
+	db := benchStore(b, nil)
+	keys := make([]string, 1000)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for n := 0; n < b.N; n += len(keys) {
+		b.StopTimer()
+		for i := range keys {
+			keys[i] = fmt.Sprintf("key%013d", (n+i)*7919%10_000_019)
+		}
+		b.StartTimer()
+		var batch Batch
+		for _, key := range keys {
+			batch.Put(key, benchValue)
+		}
+		if _, err := db.Apply(&batch); err != nil {
+			b.Fatal(err)
 		}
 	}
 }
