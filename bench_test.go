@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -53,20 +54,23 @@ func BenchmarkPut(b *testing.B) {
 	for _, writers := range []int{1, 8, 64} {
 		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
 			db := benchStore(b, nil)
-			var n atomic.Int64
+			var left atomic.Int64
+			left.Store(int64(b.N))
 			b.ReportAllocs()
-			b.SetParallelism(max(writers/2, 1)) // of the two that run at a time
-			if writers == 1 {
-				for b.Loop() {
-					require.NoError(b, db.Put(fmt.Sprintf("key%013d", n.Add(1)), benchValue))
-				}
-				return
+			var wg sync.WaitGroup
+			for range writers {
+				wg.Go(func() {
+					key := []byte("key0000000000000")
+					for n := left.Add(-1); n >= 0; n = left.Add(-1) {
+						number(key, int(n))
+						if err := db.Put(string(key), benchValue); err != nil {
+							b.Error(err)
+						}
+					}
+				})
 			}
-			b.RunParallel(func(pb *testing.PB) {
-				for pb.Next() {
-					require.NoError(b, db.Put(fmt.Sprintf("key%013d", n.Add(1)), benchValue))
-				}
-			})
+			wg.Wait()
+			b.ReportMetric(float64(b.N)/float64(max(db.Stats().Batches, 1)), "puts/sync")
 		})
 	}
 }

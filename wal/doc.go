@@ -17,12 +17,12 @@
 // # The life of a commit under SyncAlways
 //
 //	Submit   numbers are given, the commit is queued
-//	owner    1. waits a moment for as many commits as came last time
+//	owner    1. waits a moment, while they keep coming, for as many commits as came last time
 //	         2. rotates if the segment is full
 //	         3. assembles the lines of all queued commits that fit
 //	         4. one pwrite, with newlines up to the next 64 KiB where it grows the file
 //	         5. one fdatasync
-//	         6. Host.Visible, then every waiter is told
+//	         6. Host.Visible, then the waiters are told, some commits at a time
 //
 // Under SyncEvery and SyncNever the lines are assembled and visible at once, at
 // the place where they will lie; steps 4 and 5 follow behind.

@@ -98,7 +98,8 @@ const (
 	maxBatch  = 8 << 20  // bytes of one write, unless a single commit is larger
 	padUnit   = 64 << 10
 	idleMark  = time.Second            // how long the log is idle before it says that all is durable
-	gatherMax = 150 * time.Microsecond // how long the owner waits for commits that are likely to come
+	gatherMax = 300 * time.Microsecond // how long the owner waits for commits that are likely to come
+	gatherGap = 50 * time.Microsecond  // ... and how long for the next of them
 
 	gatherYields = 10_000 // more than fit into gatherMax
 
