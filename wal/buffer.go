@@ -84,8 +84,11 @@ func (l *Log) batchLocked(c *Commit) *batch {
 			return b
 		}
 	}
-	b := &batch{seg: p.seg, start: p.off, lines: l.mu.spare[:0]}
-	l.mu.spare = nil
+	b := &batch{seg: p.seg, start: p.off}
+	if n := len(l.mu.spares); n > 0 {
+		b.lines = l.mu.spares[n-1][:0]
+		l.mu.spares = l.mu.spares[:n-1]
+	}
 	if mark != 0 {
 		b.addMark(l.durable.Load(), mark)
 	}
@@ -155,8 +158,8 @@ func (l *Log) flushOne() error {
 	l.mu.buffer = l.mu.buffer[1:]
 	l.mu.buffered -= int64(len(b.lines))
 	l.mu.syncDue = l.mu.syncDue || b.sync
-	if cap(b.lines) <= 2*maxBatch {
-		l.mu.spare = b.lines
+	if b.records > 0 && cap(b.lines) <= maxBatch/4 && len(l.mu.spares) < maxSpares {
+		l.mu.spares = append(l.mu.spares, b.lines)
 	}
 	l.room.Broadcast()
 	return nil

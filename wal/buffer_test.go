@@ -355,14 +355,26 @@ func TestWritersWaitForTheBuffer(t *testing.T) {
 	})
 }
 
-// The buffer of a batch is used again, unless it was a monster.
-func TestMemoryOfALargeCommitIsLetGo(t *testing.T) {
+// The memory of a batch is used again, unless it was a monster or the log is at rest.
+func TestMemoryOfBatchesIsUsedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := start(t, -1, large)
+		h := start(t, time.Minute, large)
 		h.lax = true
 		require.NoError(t, h.do(big("huge", 2*maxBatch)))
 		synctest.Wait()
-		require.LessOrEqual(t, cap(h.log.mu.spare), 2*maxBatch)
+		require.Empty(t, h.log.mu.spares)
+		for i := range 20 {
+			require.NoError(t, h.do(big(fmt.Sprint(i), 1<<20)))
+		}
+		_, err := h.log.Sync(t.Context())
+		require.NoError(t, err)
+		require.NotEmpty(t, h.log.mu.spares)
+		require.LessOrEqual(t, len(h.log.mu.spares), maxSpares)
+		for _, spare := range h.log.mu.spares {
+			require.LessOrEqual(t, cap(spare), maxBatch/4)
+		}
+		sleep(2 * idleMark)
+		require.Empty(t, h.log.mu.spares, "nothing is kept for a log at rest")
 		require.NoError(t, h.close())
 	})
 }

@@ -57,6 +57,7 @@ func (l *Log) rest() {
 		return
 	}
 	l.mu.idle = nil // the next batch sets it again
+	l.mu.spares = nil
 	l.mu.lastNow = l.opts.Now()
 	l.mu.owned = true
 	if l.lazy() {

@@ -96,6 +96,7 @@ const (
 	maxQueued = 64 << 20 // bytes that may wait to be written under SyncAlways
 	maxBuffer = 8 << 20  // the same under the other policies
 	maxBatch  = 8 << 20  // bytes of one write, unless a single commit is larger
+	maxSpares = 4        // of batches that were written
 	padUnit   = 64 << 10
 	idleMark  = time.Second            // how long the log is idle before it says that all is durable
 	gatherMax = 300 * time.Microsecond // how long the owner waits for commits that are likely to come
@@ -134,7 +135,7 @@ type Log struct {
 		syncDue  bool
 		timer    *time.Timer // sets syncDue
 		armed    bool
-		spare    []byte // of a batch that was written, for the next one
+		spares   [][]byte // memory of batches that were written, for the next ones
 		one      [1]*Commit
 
 		idle      *time.Timer
