@@ -97,6 +97,18 @@ type File interface {
 	Unlock() error
 }
 
+// Hastener is what a [File] may be besides: one that can be asked to begin writing
+// to the disk. Files of [OS] are on Linux.
+type Hastener interface {
+	// StartWriteback has the kernel begin to write n bytes from offset off, which it
+	// would do by itself some seconds later, and does not wait. It promises nothing:
+	// what is written is durable once a sync has succeeded, which has less to do
+	// then. An error means what that of a sync means. That of a write under way is
+	// left to the sync. (sync_file_range with SYNC_FILE_RANGE_WRITE alone; the flags
+	// that wait would take the error away from it.)
+	StartWriteback(off, n int64) error
+}
+
 // ErrLocked reports that another open file, in this process or another, holds
 // the lock.
 var ErrLocked = errors.New("file is locked")

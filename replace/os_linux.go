@@ -1,12 +1,25 @@
 package replace
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
 
 func (f osFile) SyncData() error { return f.control("fdatasync", unix.Fdatasync) }
+
+// StartWriteback implements [Hastener]. Where there is no such call the kernel
+// begins when it likes.
+func (f osFile) StartWriteback(off, n int64) error {
+	err := f.control("sync_file_range", func(fd int) error {
+		return unix.SyncFileRange(fd, off, n, unix.SYNC_FILE_RANGE_WRITE)
+	})
+	if errors.Is(err, unix.EIO) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return err
+	}
+	return nil
+}
 
 // NetworkFS returns the kind of network or user-space file system that dir is
 // on, "nfs" for one, or "" if it is a local one. On the former, locks and syncs

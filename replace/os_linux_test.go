@@ -1,9 +1,12 @@
 package replace
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestNetworkKind(t *testing.T) {
@@ -32,4 +35,18 @@ func TestNetworkKind(t *testing.T) {
 	} {
 		assert.Equal(t, want, networkKind(magic), "%x", magic)
 	}
+}
+
+// The disk may be asked to begin early; nothing depends on it.
+func TestStartWriteback(t *testing.T) {
+	file, err := OS.OpenFile(filepath.Join(t.TempDir(), "f"), os.O_RDWR|os.O_CREATE, 0o600)
+	require.NoError(t, err)
+	_, err = file.WriteAt(make([]byte, 1<<20), 0)
+	require.NoError(t, err)
+	h := file.(Hastener)
+	require.NoError(t, h.StartWriteback(0, 1<<20))
+	require.NoError(t, h.StartWriteback(1<<30, 1<<20), "beyond the end there is nothing to do")
+	require.NoError(t, file.SyncData())
+	require.NoError(t, file.Close())
+	require.NoError(t, h.StartWriteback(0, 1), "that it was not asked is no loss")
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/annalsdb/annals/replace"
 	"github.com/annalsdb/annals/segment"
 )
 
@@ -175,10 +176,27 @@ func (l *Log) place(b *batch) error {
 	if err := l.write(b); err != nil {
 		return err
 	}
+	l.hasten()
 	if l.opts.Sync < 0 {
 		l.opts.Host.Published(l.tail.last)
 	}
 	return nil
+}
+
+// hasten has the disk begin with what was written since it was last asked to, if
+// that is much: a later sync, or the end of the segment, then finds most of it done.
+// An error ends all writing, as that of the sync would.
+func (l *Log) hasten() {
+	t := &l.tail
+	if t.end-t.hastened < hastenBytes {
+		return
+	}
+	if f, ok := t.seg.file.(replace.Hastener); ok {
+		if err := f.StartWriteback(t.hastened, t.end-t.hastened); err != nil {
+			_ = l.fail(err, true) // the batch is written: whoever syncs it will be told
+		}
+	}
+	t.hastened = t.end
 }
 
 // syncedLazily tells that all that is written is durable.

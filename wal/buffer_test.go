@@ -379,6 +379,40 @@ func TestMemoryOfBatchesIsUsedAgain(t *testing.T) {
 	})
 }
 
+// Where syncs are rare the disk is asked to begin early, with each byte once; a sync
+// comes nevertheless. That it can't is as bad as a sync that fails.
+func TestDiskIsAskedToBeginEarly(t *testing.T) {
+	policies(t, func(t *testing.T, policy time.Duration) {
+		h := start(t, policy, large)
+		h.lax = true
+		names := strings.Fields("a b c d e")
+		for _, name := range names {
+			require.NoError(t, h.do(big(name, hastenBytes*6/10)))
+			h.settle()
+		}
+		if policy == 0 {
+			require.Empty(t, h.hastened)
+		} else {
+			require.Len(t, h.hastened, 2)
+			require.Zero(t, h.hastened[0][0])
+			require.Equal(t, h.hastened[0][1], h.hastened[1][0])
+			_, kept := h.contents(1)
+			require.Less(t, len(kept), 1000, "it makes nothing durable")
+		}
+		h.clean(names...)
+	})
+	h := start(t, time.Hour, large)
+	h.lax = true
+	fault := h.fail("hasten", errDisk)
+	require.NoError(t, h.do(big("a", 2*hastenBytes)))
+	h.settle()
+	require.Equal(t, 1, h.hits(fault))
+	_, err := h.log.Sync(t.Context())
+	require.ErrorIs(t, failure(t, err), errDisk)
+	require.ErrorIs(t, h.do(put("b")), ErrFailed)
+	require.ErrorIs(t, h.close(), ErrFailed)
+}
+
 // The same under SyncAlways, for 64 MiB that are queued.
 func TestWritersWaitForTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

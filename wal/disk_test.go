@@ -28,13 +28,14 @@ type disk struct {
 	replace.FS
 	t *testing.T
 
-	mu      sync.Mutex
-	files   map[string]*file
-	handles int
-	ops     []string // what was done, as "fdatasync 1"
-	sizes   []int64  // of the file behind each fdatasync
-	rules   []*rule
-	room    int64 // that all files together may take; 0 for no bound
+	mu       sync.Mutex
+	files    map[string]*file
+	handles  int
+	ops      []string   // what was done, as "fdatasync 1"
+	hastened [][2]int64 // what StartWriteback was told: offset and length
+	sizes    []int64    // of the file behind each fdatasync
+	rules    []*rule
+	room     int64 // that all files together may take; 0 for no bound
 }
 
 // file is what one name stands for. Guarded by disk.mu.
@@ -173,6 +174,15 @@ func (d *disk) OpenFile(name string, flag int, perm fs.FileMode) (replace.File, 
 	d.files[name] = f
 	d.handles++
 	return &handle{disk: d, file: f, name: name}, nil
+}
+
+// StartWriteback makes the file a replace.Hastener.
+func (h *handle) StartWriteback(off, n int64) error {
+	_, err := h.begin("hasten", h.name)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.hastened = append(h.hastened, [2]int64{off, n})
+	return err
 }
 
 func (d *disk) Remove(name string) error {

@@ -12,14 +12,15 @@ import (
 
 // tail is the end of the log: the file being written. It belongs to the owner.
 type tail struct {
-	seg     *Segment        // nil before the first write
-	end     int64           // behind the last line
-	size    int64           // of the file: end, or more by padding
-	crc     uint32          // of all bytes before end
-	records uint64          // in the segment
-	last    uint64          // the number of the last of them
-	synced  bool            // all up to end is durable
-	footer  *segment.Footer // once the segment is sealed and the next one is not yet there
+	seg      *Segment        // nil before the first write
+	end      int64           // behind the last line
+	size     int64           // of the file: end, or more by padding
+	crc      uint32          // of all bytes before end
+	records  uint64          // in the segment
+	last     uint64          // the number of the last of them
+	synced   bool            // all up to end is durable
+	hastened int64           // up to here the disk was asked to begin
+	footer   *segment.Footer // once the segment is sealed and the next one is not yet there
 }
 
 // full tells whether the next line must go to a new segment. A segment with

@@ -93,14 +93,15 @@ type Stats struct {
 }
 
 const (
-	maxQueued = 64 << 20 // bytes that may wait to be written under SyncAlways
-	maxBuffer = 8 << 20  // the same under the other policies
-	maxBatch  = 8 << 20  // bytes of one write, unless a single commit is larger
-	maxSpares = 4        // of batches that were written
-	padUnit   = 64 << 10
-	idleMark  = time.Second            // how long the log is idle before it says that all is durable
-	gatherMax = 300 * time.Microsecond // how long the owner waits for commits that are likely to come
-	gatherGap = 50 * time.Microsecond  // ... and how long for the next of them
+	maxQueued   = 64 << 20 // bytes that may wait to be written under SyncAlways
+	maxBuffer   = 8 << 20  // the same under the other policies
+	maxBatch    = 8 << 20  // bytes of one write, unless a single commit is larger
+	maxSpares   = 4        // of batches that were written
+	padUnit     = 64 << 10
+	hastenBytes = 1 << 20                // written before the disk is asked to begin with it, where syncs are rare
+	idleMark    = time.Second            // how long the log is idle before it says that all is durable
+	gatherMax   = 300 * time.Microsecond // how long the owner waits for commits that are likely to come
+	gatherGap   = 50 * time.Microsecond  // ... and how long for the next of them
 
 	gatherYields = 10_000 // more than fit into gatherMax
 
