@@ -3,6 +3,7 @@ package index
 import (
 	"encoding/binary"
 	"hash/maphash"
+	"slices"
 	"sync/atomic"
 )
 
@@ -186,17 +187,24 @@ func (o *overlay) room(units int) ([]byte, ref) {
 	o.end += ref(units)
 	chunks := *o.chunks.Load()
 	n, from, to := int(r/chunkRefs), int(r%chunkRefs)*refUnit, (int(r%chunkRefs)+units)*refUnit
-	if n == len(chunks) {
-		chunks = append(chunks[:n:n], make([]byte, chunkBytes))
-		o.chunks.Store(&chunks)
+	if n < len(chunks) && to <= len(chunks[n]) {
+		return chunks[n][from:to], r
 	}
-	if to > len(chunks[n]) { // only the first
+	return o.grow(n, to)[from:to], r
+}
+
+// grow makes room up to a place in chunk n and returns the chunk.
+func (o *overlay) grow(n, to int) []byte {
+	chunks := slices.Clone(*o.chunks.Load())
+	if n == len(chunks) {
+		chunks = append(chunks, make([]byte, chunkBytes))
+	} else { // the first one, which begins small
 		larger := make([]byte, min(max(4*len(chunks[n]), to), chunkBytes))
 		copy(larger, chunks[n])
-		chunks = append([][]byte{larger}, chunks[1:]...)
-		o.chunks.Store(&chunks)
+		chunks[n] = larger
 	}
-	return chunks[n][from:to], r
+	o.chunks.Store(&chunks)
+	return chunks[n]
 }
 
 // next returns the change behind that at r, which may be limit.
