@@ -30,7 +30,11 @@ func CheckSealed(r io.ReaderAt, size int64, path, store string, want Footer, vis
 	}
 	c.begin(h, line)
 	s := NewScanner(r, line.End(), size)
+	s.startSum(c.got.CRC)
 	for s.Scan() {
+		if s.line.Kind == FooterLine && !c.ended {
+			c.got.CRC = s.sumBefore()
+		}
 		if err := c.take(s.Line()); err != nil {
 			return c.problems, err
 		}
@@ -111,7 +115,6 @@ func (c *checker) take(l *Line) error {
 	default:
 		c.bad(l.Offset, l.Reason)
 	}
-	c.got.CRC = Checksum(c.got.CRC, l.Bytes)
 	c.got.Bytes = l.End()
 	return nil
 }

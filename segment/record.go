@@ -153,21 +153,57 @@ func AppendOp(dst []byte, r *Record) []byte {
 
 // appendCRC ends the line whose object begins at start.
 func appendCRC(dst []byte, start int) []byte {
-	crc := crc32.ChecksumIEEE(dst[start:])
+	crc := checksum(dst[start:])
 	dst = append(dst, ' ')
 	dst = appendHex(dst, crc)
 	return append(dst, '\n')
 }
 
 func appendHex(dst []byte, crc uint32) []byte {
-	for shift := 28; shift >= 0; shift -= 4 {
-		dst = append(dst, hexDigits[crc>>shift&15])
-	}
-	return dst
+	return binary.BigEndian.AppendUint64(dst, hexWord(crc))
+}
+
+// hexWord is a checksum in 8 hex digits, the first of them in the highest byte:
+// each half of a byte is moved into a byte of its own, and all eight become digits
+// at once.
+func hexWord(crc uint32) uint64 {
+	w := uint64(crc)
+	w = (w<<16 | w) & 0x0000FFFF0000FFFF
+	w = (w<<8 | w) & 0x00FF00FF00FF00FF
+	w = (w<<4 | w) & 0x0F0F0F0F0F0F0F0F
+	letters := (w + 0x0606060606060606) >> 4 & 0x0101010101010101 // 1 for 10 and above
+	return w + '0'*0x0101010101010101 + letters*('a'-'9'-1)
 }
 
 // Checksum continues a CRC32 over more bytes of a segment; it begins with 0.
 func Checksum(crc uint32, p []byte) uint32 { return crc32.Update(crc, crc32.IEEETable, p) }
+
+// tails holds, for each byte at the end of four, at the one before it and so on,
+// what it adds to the CRC.
+var tails = func() (t [4][256]uint32) {
+	t[0] = *crc32.IEEETable
+	for k := 1; k < len(t); k++ {
+		for i, c := range t[k-1] {
+			t[k][i] = c>>8 ^ t[0][byte(c)]
+		}
+	}
+	return t
+}()
+
+// checksum is crc32.ChecksumIEEE, faster for a line: that one takes the bytes behind
+// the last multiple of 16, half of its time, one by one.
+func checksum(p []byte) uint32 {
+	n := len(p) &^ 15
+	crc := ^crc32.Update(0, crc32.IEEETable, p[:n])
+	for p = p[n:]; len(p) >= 4; p = p[4:] {
+		crc ^= binary.LittleEndian.Uint32(p)
+		crc = tails[3][byte(crc)] ^ tails[2][byte(crc>>8)] ^ tails[1][byte(crc>>16)] ^ tails[0][crc>>24]
+	}
+	for _, c := range p {
+		crc = crc>>8 ^ tails[0][byte(crc)^c]
+	}
+	return ^crc
+}
 
 // checkLine applies rules 1 to 3 to a line without its newline and returns its
 // object.
@@ -176,20 +212,9 @@ func checkLine(line []byte) (object []byte, err error) {
 	if n < 2 {
 		return nil, errShort
 	}
-	if line[n] != ' ' {
-		return nil, errSpacing
-	}
-	var crc uint32
-	for _, c := range line[n+1:] {
-		d := hexValue(c)
-		if d < 0 {
-			return nil, errHex
-		}
-		crc = crc<<4 | uint32(d)
-	}
 	object = line[:n]
-	if crc32.ChecksumIEEE(object) != crc {
-		return nil, errChecksum
+	if end := line[n:]; end[0] != ' ' || binary.BigEndian.Uint64(end[1:]) != hexWord(checksum(object)) {
+		return nil, badChecksum(end)
 	}
 	if hasControl(object) {
 		return nil, errControl
@@ -198,6 +223,19 @@ func checkLine(line []byte) (object []byte, err error) {
 		return nil, errObject
 	}
 	return object, nil
+}
+
+// badChecksum says what is wrong with the end of a line.
+func badChecksum(end []byte) error {
+	if end[0] != ' ' {
+		return errSpacing
+	}
+	for _, c := range end[1:] {
+		if hexValue(c) < 0 {
+			return errHex
+		}
+	}
+	return errChecksum
 }
 
 // hasControl tells whether b holds a byte below 0x20, eight bytes at a time: a

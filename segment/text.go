@@ -89,10 +89,31 @@ func escapedLen(s []byte) int {
 	return n
 }
 
+// plainLen returns how many bytes at the start of b are ASCII and stand for
+// themselves in a string, eight bytes at a time. Each term sets a byte's high bit
+// if the byte is '"', a backslash, below 0x20, or not ASCII. What a borrow sets
+// besides lies above such a byte, so the lowest is exact.
+func plainLen(b []byte) int {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	i := 0
+	for ; len(b)-i >= 8; i += 8 {
+		w := binary.LittleEndian.Uint64(b[i:])
+		quote, slash := w^'"'*ones, w^'\\'*ones
+		stop := ((quote-ones)&^quote | (slash-ones)&^slash | (w - 0x20*ones) | w) & high
+		if stop != 0 {
+			return i + bits.TrailingZeros64(stop)/8
+		}
+	}
+	for i < len(b) && escapes[b[i]] == 0 && b[i] < utf8.RuneSelf {
+		i++
+	}
+	return i
+}
+
 // scanString returns the length of the string contents at the start of b, up to
 // the closing quote, and whether they hold an escape; -1 if there is no string.
 func scanString(b []byte) (n int, escaped bool) {
-	for i := 0; i < len(b); i++ {
+	for i := plainLen(b); i < len(b); i++ {
 		switch escapes[b[i]] {
 		case 0:
 			continue

@@ -30,15 +30,20 @@ const (
 
 // DecodeLine decodes a whole record line, newline included, as a reader does who
 // knows where one begins and ends.
-func DecodeLine(line []byte) (View, error) {
+func DecodeLine(line []byte) (v View, err error) {
+	err = v.decodeLine(line)
+	return v, err
+}
+
+func (v *View) decodeLine(line []byte) error {
 	if len(line) == 0 || line[len(line)-1] != '\n' {
-		return View{}, errNoNewline
+		return errNoNewline
 	}
 	object, err := checkLine(line[:len(line)-1])
 	if err != nil {
-		return View{}, err
+		return err
 	}
-	return decodeRecord(object)
+	return v.decodeRecord(object)
 }
 
 // DecodeBody decodes what AppendBody made.
@@ -99,9 +104,53 @@ func appendDecoded(dst, b []byte, as encoding) []byte {
 	return append(dst, b...)
 }
 
+// decodePut is decodeRecord for the commonest of records: a put of JSON under a key
+// of plain ASCII, with no expiry. It gives up on all else, and leaves v as it was.
+// In one piece it takes half of the time that the parser does.
+func (v *View) decodePut(b []byte) bool {
+	const seqField, durField, keyField, valField = `{"seq":`, `,"dur":`, `,"key":"`, `","val":`
+	if len(b) < len(seqField) || string(b[:len(seqField)]) != seqField {
+		return false
+	}
+	seq, b := leadingNumber(b[len(seqField):])
+	dur := uint64(0)
+	if len(b) >= len(durField) && string(b[:len(durField)]) == durField {
+		if dur, b = leadingNumber(b[len(durField):]); dur == 0 {
+			return false
+		}
+	}
+	if seq == 0 || len(b) < len(keyField) || string(b[:len(keyField)]) != keyField {
+		return false
+	}
+	b = b[len(keyField):]
+	n := plainLen(b)
+	if len(b)-n < len(valField)+2 || string(b[n:n+len(valField)]) != valField || b[len(b)-1] != '}' {
+		return false
+	}
+	v.Seq, v.Dur, v.Kind, v.name, v.value = seq, dur, Put, b[:n], b[n+len(valField):len(b)-1]
+	return true
+}
+
+// leadingNumber takes a number of 1 to 15 digits, which does not begin with 0, from
+// the start of b; it returns 0 if there is none.
+func leadingNumber(b []byte) (n uint64, rest []byte) {
+	i := 0
+	for i < len(b) && b[i]-'0' <= 9 {
+		n = n*10 + uint64(b[i]-'0')
+		i++
+	}
+	if i == 0 || i > 15 || b[0] == '0' {
+		return 0, b
+	}
+	return n, b[i:]
+}
+
 // decodeRecord applies rule 4 to an object that begins like a record.
-func decodeRecord(object []byte) (View, error) {
-	var v View
+// It fills in an empty View and leaves one empty if the object is none.
+func (v *View) decodeRecord(object []byte) error {
+	if v.decodePut(object) {
+		return nil
+	}
 	p := parser{b: object}
 	p.expect(`{"seq":`)
 	v.Seq = p.seq()
@@ -111,9 +160,10 @@ func decodeRecord(object []byte) (View, error) {
 	v.More = p.accept(`,"more":true`)
 	v.decodeBody(&p)
 	if p.bad {
-		return View{}, errObject
+		*v = View{}
+		return errObject
 	}
-	return v, nil
+	return nil
 }
 
 func (v *View) decodeBody(p *parser) {
@@ -274,6 +324,11 @@ func (p *parser) text() ([]byte, encoding) {
 // utf8 takes text that is valid UTF-8, as every name is: readers in other
 // languages would take two names for one where they replace what is not.
 func (p *parser) utf8() ([]byte, encoding) {
+	if n := plainLen(p.b); n < len(p.b) && p.b[n] == '"' {
+		s := p.b[:n]
+		p.b = p.b[n+1:]
+		return s, asIs
+	}
 	s, as := p.text()
 	p.bad = p.bad || !utf8.Valid(s)
 	return s, as
