@@ -11,8 +11,8 @@ import (
 
 // OS is the real file system, on top of package os.
 //
-// Its files also have the methods of *os.File, SyscallConn among them, for a
-// caller that wants to map one. On Windows [FS.SyncDir] does nothing, and the
+// Its files also have the methods of *os.File, and are a [Mapper] on most systems.
+// On Windows [FS.SyncDir] does nothing, and the
 // permissions of files are only the read-only bit.
 var OS FS = osFS{}
 
