@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -223,6 +224,15 @@ func openTable(fsys replace.FS, path string) (_ *index.Table, err error) {
 	}
 	if info.Size() > maxIndex {
 		return nil, &index.TableError{Reason: fmt.Sprintf("it is %d bytes long", info.Size())}
+	}
+	if m, err := replace.Map(file, info.Size()); err == nil {
+		table, err := index.OpenTable(m.Bytes())
+		if err != nil {
+			return nil, errors.Join(err, m.Close())
+		}
+		// Snapshots hold tables, and are closed by nobody but the collector.
+		runtime.AddCleanup(table, func(m *replace.Mapping) { m.Close() }, m)
+		return table, nil
 	}
 	data := make([]byte, info.Size())
 	if n, err := file.ReadAt(data, 0); n < len(data) || err != nil && !errors.Is(err, io.EOF) {

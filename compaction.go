@@ -383,12 +383,14 @@ func (s *Store) openOutputs(result *compact.Result) (files []*segmentFile, err e
 	op := opening{opts: s.opts, dir: s.dir}
 	for i := range result.Outputs {
 		number := result.Outputs[i].Footer.Segment
-		file, _, err := op.open(number)
+		file, size, err := op.open(number)
 		if err != nil {
 			return files, err
 		}
 		header := int64(len(result.Outputs[i].Header.AppendLine(nil)))
-		files = append(files, &segmentFile{number: number, path: op.path(number), header: header, ReaderAt: file, Closer: file})
+		f := &segmentFile{number: number, path: op.path(number), header: header, ReaderAt: file, Closer: file}
+		f.mapFile(file, size)
+		files = append(files, f)
 	}
 	return files, nil
 }

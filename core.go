@@ -7,6 +7,7 @@ import (
 	"iter"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/annalsdb/annals/index"
 	"github.com/annalsdb/annals/segment"
@@ -65,26 +66,28 @@ func (c *core) Get(key string) ([]byte, error) {
 // Lookup returns the value of a key with its sequence number and expiry, or
 // ErrNotFound.
 func (c *core) Lookup(key string) (Entry, error) {
+	d := desks.Get().(*desk)
+	defer desks.Put(d)
 	for {
-		v := c.files.acquire()
+		v := c.files.enter(d.lane)
 		if v == nil {
 			return Entry{}, ErrClosed
 		}
 		e, ok, err := c.index.Get(key)
 		if err != nil {
-			v.release()
+			v.leave(d.lane)
 			return Entry{}, c.indexError(err)
 		}
 		if !ok || c.clock.expired(e.Expires) {
-			v.release()
+			v.leave(d.lane)
 			return Entry{}, fmt.Errorf("%w: key %q", ErrNotFound, key)
 		}
 		if f := v.byID[e.Segment]; f != nil {
-			entry, err := c.read(f, e)
-			v.release()
+			entry, err := c.read(f, e, d)
+			v.leave(d.lane)
 			return entry, err
 		}
-		v.release() // compaction has moved it; see files
+		v.leave(d.lane) // compaction has moved it; see files
 	}
 }
 
@@ -100,29 +103,59 @@ func (c *core) indexError(err error) error {
 	})
 }
 
-// lineBuffers holds *[]byte for lines that are read one by one.
-var lineBuffers = sync.Pool{New: func() any { return new([]byte) }}
+// desk is what a reader needs for a moment: a lane to hold a version in, and room
+// for a line. Each processor has its own, or nearly so, by the ways of sync.Pool.
+type desk struct {
+	lane int
+	line []byte
+}
+
+var desks = sync.Pool{New: func() any {
+	return &desk{lane: int(madeDesks.Add(1) % lanes), line: make([]byte, 1<<10)}
+}}
+
+var madeDesks atomic.Uint32
+
+// maxDesk is the longest line that is read to a desk. A longer one is read to a place
+// of its own, in which the value stays.
+const maxDesk = 32 << 10
 
 // read reads the record that an index entry points to, and makes sure that it is
-// that record.
-func (c *core) read(f *segmentFile, e index.Entry) (Entry, error) {
-	buf := lineBuffers.Get().(*[]byte)
-	defer lineBuffers.Put(buf)
-	if cap(*buf) < int(e.Len) {
-		*buf = make([]byte, e.Len)
+// that record. The line is copied before it is checked: a mapped file that somebody
+// changes nevertheless can't change what was found right.
+func (c *core) read(f *segmentFile, e index.Entry, d *desk) (Entry, error) {
+	n := int(e.Len)
+	if len(d.line) < n && n <= maxDesk {
+		d.line = make([]byte, max(n, 2*len(d.line)))
 	}
-	line := (*buf)[:e.Len]
+	line := d.line
+	if n > len(line) {
+		line = make([]byte, n)
+	}
+	line = line[:n]
 	if _, err := f.ReadAt(line, int64(e.Offset)); err != nil {
 		return Entry{}, c.readError(f, e, err)
 	}
+	v, err := decodeAs(line, &e)
+	if err != nil {
+		return Entry{}, c.damaged(f, e, err)
+	}
+	entry := Entry{Key: e.Key, Seq: e.Seq, Expires: timeOf(e.Expires)}
+	if value, plain := v.Plain(); plain && n > maxDesk && len(value) > n/2 {
+		entry.Value = value
+	} else {
+		entry.Value = v.AppendValue(nil)
+	}
+	return entry, nil
+}
+
+// decodeAs decodes the line of the put that e means.
+func decodeAs(line []byte, e *index.Entry) (segment.View, error) {
 	v, err := segment.DecodeLine(line)
 	if err == nil && (v.Kind != segment.Put || v.Seq != e.Seq || !v.NameIs(e.Key)) {
 		err = errors.New("another record lies here than the index says")
 	}
-	if err != nil {
-		return Entry{}, c.damaged(f, e, err)
-	}
-	return Entry{Key: e.Key, Value: v.AppendValue(nil), Seq: e.Seq, Expires: timeOf(e.Expires)}, nil
+	return v, err
 }
 
 // readError tells a file that is too short, which is damage, from one that can't
@@ -175,17 +208,19 @@ func (c *core) Series() iter.Seq2[SeriesInfo, error] {
 // Snapshot returns the present state, which later writes do not change. It costs
 // nothing to take, and keeps the segments that it needs until it is closed.
 func (c *core) Snapshot() *Snapshot {
+	d := desks.Get().(*desk)
+	defer desks.Put(d)
 	for {
-		v := c.files.acquire()
+		v := c.files.enter(d.lane)
 		if v == nil {
 			return &Snapshot{core: c}
 		}
-		s := &Snapshot{core: c, version: v, index: c.index.Snapshot(), now: c.clock.now()}
+		s := &Snapshot{core: c, version: v, lane: d.lane, index: c.index.Snapshot(), now: c.clock.now()}
 		// If the version is still the current one, all of the index lies in it.
 		if c.files.current.Load() == v {
 			return s
 		}
-		v.release()
+		v.leave(d.lane)
 	}
 }
 

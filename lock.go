@@ -50,7 +50,7 @@ func lockDir(fsys replace.FS, dir string) (*dirLock, error) {
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	if m, ok := file.(replace.Mapper); ok {
+	if m, ok := file.(replace.WordMapper); ok {
 		l.words, _ = m.MapWords(visibleAt, 2) // without, they are written
 	}
 	return l, nil

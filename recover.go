@@ -226,7 +226,9 @@ func (o *opening) replaySealed(f *segment.Footer) error {
 	if err != nil {
 		return errors.Join(err, file.Close())
 	}
-	o.files = append(o.files, &segmentFile{number: f.Segment, path: path, header: line.Size, ReaderAt: file, Closer: file})
+	opened := &segmentFile{number: f.Segment, path: path, header: line.Size, ReaderAt: file, Closer: file}
+	opened.mapFile(file, size)
+	o.files = append(o.files, opened)
 	own := h.Store == o.manifest.Store && h.Segment == f.Segment
 	if err := tooLong(path, size); err != nil && (h.HoldsKeys() || !own) {
 		return err

@@ -7,7 +7,7 @@ import (
 	"iter"
 	"math"
 	"slices"
-	"sync"
+	"sync/atomic"
 
 	"github.com/annalsdb/annals/index"
 	"github.com/annalsdb/annals/segment"
@@ -19,11 +19,10 @@ import (
 type Snapshot struct {
 	core    *core
 	version *version // nil if the store was closed already
+	lane    int      // in which version is held
 	index   *index.Snapshot
 	now     int64
-
-	mu     sync.RWMutex // held for reading while version is in use
-	closed bool
+	closed  atomic.Bool
 }
 
 // Seq is the number of the newest record in the snapshot. Watch from Seq()+1
@@ -38,24 +37,33 @@ func (s *Snapshot) Seq() uint64 {
 // Close lets go of the segments that only this snapshot needs. Closing twice
 // does nothing.
 func (s *Snapshot) Close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.closed && s.version != nil {
-		s.version.release()
+	if !s.closed.Swap(true) && s.version != nil {
+		s.version.leave(s.lane)
 	}
-	s.closed = true
 	return nil
 }
 
-// usable takes the lock for reading if the snapshot can be read.
-func (s *Snapshot) usable() bool {
-	s.mu.RLock()
-	if s.closed || s.version == nil || s.core.isClosed() {
-		s.mu.RUnlock()
+// ended tells whether the snapshot can't be read any more.
+func (s *Snapshot) ended() bool {
+	return s.closed.Load() || s.version == nil || s.core.isClosed()
+}
+
+// enter makes sure that the segments stay until leave, or returns false if the
+// snapshot has ended. It counts first and then looks: if Close has not been there,
+// the snapshot's own hold was in the lane still when this one came to it.
+func (s *Snapshot) enter() bool {
+	if s.version == nil {
+		return false
+	}
+	s.version.lanes[s.lane].holders.Add(1)
+	if s.ended() {
+		s.leave()
 		return false
 	}
 	return true
 }
+
+func (s *Snapshot) leave() { s.version.leave(s.lane) }
 
 func (s *Snapshot) hidden(e index.Entry) bool { return e.Expires != 0 && s.now >= e.Expires }
 
@@ -68,10 +76,10 @@ func (s *Snapshot) Get(key string) ([]byte, error) {
 // Lookup returns the value of a key with its sequence number and expiry, or
 // ErrNotFound.
 func (s *Snapshot) Lookup(key string) (Entry, error) {
-	if !s.usable() {
+	if !s.enter() {
 		return Entry{}, ErrClosed
 	}
-	defer s.mu.RUnlock()
+	defer s.leave()
 	e, ok, err := s.index.Get(key)
 	if err != nil {
 		return Entry{}, s.core.indexError(err)
@@ -79,7 +87,9 @@ func (s *Snapshot) Lookup(key string) (Entry, error) {
 	if !ok || s.hidden(e) {
 		return Entry{}, fmt.Errorf("%w: key %q", ErrNotFound, key)
 	}
-	return s.core.read(s.version.byID[e.Segment], e)
+	d := desks.Get().(*desk)
+	defer desks.Put(d)
+	return s.core.read(s.version.byID[e.Segment], e, d)
 }
 
 // bounds gives the range as two keys, the second not included and "" for none;
@@ -93,53 +103,6 @@ func (r Range) bounds() (from, to string, empty bool) {
 		}
 	}
 	return from, to, to != "" && from >= to
-}
-
-// Scan yields the keys of a range with their values. A value that can't be read
-// is yielded as an error with the entry's Key, and the loop may go on behind it.
-func (s *Snapshot) Scan(r Range) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
-		from, to, empty := r.bounds()
-		if !s.usable() {
-			yield(Entry{}, ErrClosed)
-			return
-		}
-		s.mu.RUnlock()
-		if empty {
-			return
-		}
-		count := 0
-		for e, err := range s.index.Range(from, to, r.Reverse) {
-			if err != nil {
-				yield(Entry{}, s.core.indexError(err))
-				return
-			}
-			if s.hidden(e) {
-				continue
-			}
-			entry, err := s.entry(e, r.KeysOnly)
-			count++
-			if !yield(entry, err) || err == ErrClosed || count == r.Limit {
-				return
-			}
-		}
-	}
-}
-
-// entry reads the entry's value, if it is wanted.
-func (s *Snapshot) entry(e index.Entry, keyOnly bool) (Entry, error) {
-	if !s.usable() {
-		return Entry{}, ErrClosed
-	}
-	defer s.mu.RUnlock()
-	if keyOnly {
-		return Entry{Key: e.Key, Seq: e.Seq, Expires: timeOf(e.Expires)}, nil
-	}
-	entry, err := s.core.read(s.version.byID[e.Segment], e)
-	if err != nil {
-		entry = Entry{Key: e.Key, Seq: e.Seq}
-	}
-	return entry, err
 }
 
 // span is a Window with every bound filled in; times in microseconds. Samples are
@@ -172,11 +135,10 @@ func (p span) holds(v *segment.View) bool {
 // error, and the loop may go on behind it.
 func (s *Snapshot) Samples(series string, w Window) iter.Seq2[Sample, error] {
 	return func(yield func(Sample, error) bool) {
-		if !s.usable() {
+		if s.ended() {
 			yield(Sample{}, ErrClosed)
 			return
 		}
-		s.mu.RUnlock()
 		count := 0
 		p := w.span(s.index.Last())
 		for b := range s.index.Blocks(series, p.first, p.last, p.since, p.until, w.Reverse) {
@@ -207,10 +169,10 @@ type found struct {
 // the index has counted, something is said even if all its lines are whole: then one
 // is missing, or lies where it does not belong.
 func (s *Snapshot) block(b index.Block, series string, p span) (list []found) {
-	if !s.usable() {
+	if !s.enter() {
 		return []found{{err: ErrClosed}}
 	}
-	defer s.mu.RUnlock()
+	defer s.leave()
 	f := s.version.byID[b.Segment]
 	said := false
 	fail := func(err error) {
@@ -271,13 +233,11 @@ func (c *core) badLine(f *segmentFile, l *segment.Line) *CorruptError {
 // it says of a series may not be all, it yields that as an error at the end.
 func (s *Snapshot) Series() iter.Seq2[SeriesInfo, error] {
 	return func(yield func(SeriesInfo, error) bool) {
-		if !s.usable() {
+		if s.ended() {
 			yield(SeriesInfo{}, ErrClosed)
 			return
 		}
-		all := s.index.Series()
-		s.mu.RUnlock()
-		for _, info := range all {
+		for _, info := range s.index.Series() {
 			if !yield(seriesInfo(info), nil) {
 				return
 			}

@@ -225,6 +225,9 @@ func (h *host) Install(sealed *segment.Footer, open *wal.Segment, seq uint64) er
 		}
 	})
 	if err == nil && sealed != nil {
+		if open != nil { // else the log is being closed
+			s.files.sealed(sealed.Segment)
+		}
 		s.opts.Logger.Debug("annals: segment sealed", "segment", sealed.Segment, "records", sealed.Records, "bytes", sealed.Bytes)
 		s.compaction.wake()
 	}

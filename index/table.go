@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"runtime"
 	"runtime/debug"
 	"sort"
 	"strings"
@@ -64,7 +65,7 @@ func damaged(page uint32, reason string) *TableError {
 // as the Table is used. They may be a mapped file: a fault on reading them becomes
 // an error. Only the trailer and the state are checked here.
 func OpenTable(data []byte) (t *Table, err error) {
-	defer catch(&err, debug.SetPanicOnFault(true))
+	defer catch(t, &err, debug.SetPanicOnFault(true))
 	if len(data) < PageSize || len(data)%PageSize != 0 {
 		return nil, &TableError{Reason: fmt.Sprintf("it is %d bytes long", len(data))}
 	}
@@ -110,9 +111,11 @@ func (t *Table) readSegments() error {
 }
 
 // catch turns a fault on mapped memory into an error, which is what a file gives
-// that was cut, or lies on a bad disk: defer catch(&err, debug.SetPanicOnFault(true)).
-func catch(err *error, before bool) {
+// that was cut, or lies on a bad disk: defer catch(t, &err, debug.SetPanicOnFault(true)).
+// Until then the table is in use, and its memory must stay.
+func catch(t *Table, err *error, before bool) {
 	debug.SetPanicOnFault(before)
+	runtime.KeepAlive(t)
 	switch r := recover().(type) {
 	case nil:
 	case interface{ Addr() uintptr }:
@@ -159,7 +162,7 @@ func (t *Table) page(n uint32, kind byte) ([]byte, error) {
 
 // Check reads all pages.
 func (t *Table) Check() (err error) {
-	defer catch(&err, debug.SetPanicOnFault(true))
+	defer catch(t, &err, debug.SetPanicOnFault(true))
 	for n := range t.t.innerEnd + t.t.hashPages + 1 {
 		kind := byte(hashPage)
 		if n < t.t.dataPages {
@@ -179,7 +182,7 @@ func (t *Table) Get(key string) (e Entry, ok bool, err error) {
 	if t.t.entries == 0 || len(key) > maxTableKey {
 		return Entry{}, false, nil
 	}
-	defer catch(&err, debug.SetPanicOnFault(true))
+	defer catch(t, &err, debug.SetPanicOnFault(true))
 	n, first, print := place(hash(key), t.t.hashPages)
 	for ; n <= t.t.hashPages; n++ {
 		p, err := t.page(t.t.innerEnd+n, hashPage)
@@ -234,7 +237,7 @@ func (t *Table) entry(raw *rawEntry, key string) (Entry, bool) {
 
 // find returns the data page in which a key is, if it is in the table.
 func (t *Table) find(key string) (page uint32, err error) {
-	defer catch(&err, debug.SetPanicOnFault(true))
+	defer catch(t, &err, debug.SetPanicOnFault(true))
 	if t.t.innerEnd == t.t.dataPages {
 		return 0, nil
 	}
@@ -274,7 +277,7 @@ func innerAt(p []byte, i int) (key []byte, child uint32, ok bool) {
 
 // decode appends the entries of a data page to list. Their keys share one string.
 func (t *Table) decode(n uint32, list []Entry) (_ []Entry, err error) {
-	defer catch(&err, debug.SetPanicOnFault(true))
+	defer catch(t, &err, debug.SetPanicOnFault(true))
 	p, err := t.page(n, dataPage)
 	if err != nil {
 		return nil, err

@@ -58,6 +58,9 @@ func (m *Mapping) ReadAt(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
+// Bytes is the memory itself, until Close. Who touches it must expect a fault.
+func (m *Mapping) Bytes() []byte { return m.data }
+
 // fault is the error for a fault, and panics again for anything else.
 func fault(r any, off int64) error {
 	if e, ok := r.(interface {

@@ -13,7 +13,7 @@ import (
 )
 
 // mapped maps a new file of the given contents.
-func mapped(t *testing.T, data []byte) (path string, m *Mapping) {
+func mapFile(t *testing.T, data []byte) (path string, m *Mapping) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "file")
 	require.NoError(t, WriteFile(path, data))
@@ -32,7 +32,7 @@ func mapped(t *testing.T, data []byte) (path string, m *Mapping) {
 
 func TestMappingReadsAsTheFileDoes(t *testing.T) {
 	data := bytes.Repeat([]byte("0123456789"), 1000)
-	path, m := mapped(t, data)
+	path, m := mapFile(t, data)
 	file, err := os.Open(path)
 	require.NoError(t, err)
 	defer file.Close()
@@ -54,7 +54,7 @@ func TestMappingReadsAsTheFileDoes(t *testing.T) {
 // SIGBUS, in any goroutine that reads it.
 func TestFaultIsAnErrorAndNoSignal(t *testing.T) {
 	page := os.Getpagesize()
-	path, m := mapped(t, bytes.Repeat([]byte("x"), 3*page))
+	path, m := mapFile(t, bytes.Repeat([]byte("x"), 3*page))
 	require.NoError(t, os.Truncate(path, int64(page)))
 	buf := make([]byte, 10)
 	for range 3 {

@@ -2,10 +2,10 @@ package replace
 
 import "errors"
 
-// Mapper is what a [File] may be besides: one that can be mapped into memory.
-// Files of [OS] are, where the system keeps mapped memory and reads of the file
-// alike (Linux, macOS, FreeBSD).
-type Mapper interface {
+// WordMapper is what a [File] may be besides: one of which a few numbers can be had
+// as memory that is written too. Files of [OS] are, where the system keeps mapped
+// memory and reads of the file alike (Linux, macOS, FreeBSD).
+type WordMapper interface {
 	// MapWords maps n words of 8 bytes from offset off, a multiple of 8, which must
 	// lie in the first 4096 bytes. The file must be open for reading and writing and
 	// have these bytes.

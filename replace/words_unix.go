@@ -22,7 +22,7 @@ type mapped struct {
 
 const mapWithin = 4096 // the least size of a page: the first one holds all
 
-// MapWords implements [Mapper].
+// MapWords implements [WordMapper].
 func (f osFile) MapWords(off int64, n int) (*Words, error) {
 	if off < 0 || off%8 != 0 || n <= 0 || off+8*int64(n) > mapWithin {
 		return nil, &os.PathError{Op: "mmap", Path: f.Name(), Err: unix.EINVAL}

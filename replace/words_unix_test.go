@@ -16,7 +16,7 @@ func mapWords(t *testing.T, size int64) (File, *Words) {
 	require.NoError(t, err)
 	t.Cleanup(func() { file.Close() })
 	require.NoError(t, file.Truncate(size))
-	w, err := file.(Mapper).MapWords(512, 2)
+	w, err := file.(WordMapper).MapWords(512, 2)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, w.Close()) })
 	return file, w
@@ -65,7 +65,7 @@ func TestWordsOutsideTheFirstPage(t *testing.T) {
 		off int64
 		n   int
 	}{{-8, 1}, {4, 1}, {4096, 1}, {4088, 2}, {0, 0}} {
-		_, err := file.(Mapper).MapWords(c.off, c.n)
+		_, err := file.(WordMapper).MapWords(c.off, c.n)
 		require.Error(t, err)
 	}
 	_, w := mapWords(t, 528)

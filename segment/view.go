@@ -73,6 +73,11 @@ func (v *View) NameIs(name string) bool {
 	return v.Name() == name
 }
 
+// Plain returns the value where it lies in the line, if it is spelled as it is.
+func (v *View) Plain() (value []byte, ok bool) {
+	return v.value[:len(v.value):len(v.value)], v.valueAs == asIs
+}
+
 // AppendValue appends the value's bytes; nothing for a Delete.
 func (v *View) AppendValue(dst []byte) []byte {
 	if dst == nil && v.valueAs == asIs {

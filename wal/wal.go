@@ -249,6 +249,9 @@ func (s *Segment) End() int64 {
 	return end
 }
 
+// Map maps the segment, once it is sealed.
+func (s *Segment) Map() (*replace.Mapping, error) { return replace.Map(s.file, s.written.Load()) }
+
 // Close closes the file, once the log writes to another or is closed.
 func (s *Segment) Close() error {
 	if s.file == nil {
