@@ -3,6 +3,7 @@ package wal
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -360,21 +361,26 @@ func TestMemoryOfBatchesIsUsedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := start(t, time.Minute, large)
 		h.lax = true
+		spares := func() [][]byte {
+			h.log.mu.Lock()
+			defer h.log.mu.Unlock()
+			return slices.Clone(h.log.mu.spares)
+		}
 		require.NoError(t, h.do(big("huge", 2*maxBatch)))
 		synctest.Wait()
-		require.Empty(t, h.log.mu.spares)
+		require.Empty(t, spares())
 		for i := range 20 {
 			require.NoError(t, h.do(big(fmt.Sprint(i), 1<<20)))
 		}
 		_, err := h.log.Sync(t.Context())
 		require.NoError(t, err)
-		require.NotEmpty(t, h.log.mu.spares)
-		require.LessOrEqual(t, len(h.log.mu.spares), maxSpares)
-		for _, spare := range h.log.mu.spares {
+		require.NotEmpty(t, spares())
+		require.LessOrEqual(t, len(spares()), maxSpares)
+		for _, spare := range spares() {
 			require.LessOrEqual(t, cap(spare), maxBatch/4)
 		}
 		sleep(2 * idleMark)
-		require.Empty(t, h.log.mu.spares, "nothing is kept for a log at rest")
+		require.Empty(t, spares(), "nothing is kept for a log at rest")
 		require.NoError(t, h.close())
 	})
 }
