@@ -1,7 +1,9 @@
 package annals
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -200,4 +202,51 @@ func BenchmarkLoad(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkCompact compacts a store in which every third line is dead, and copies
+// its files with an fsync each, for comparison. One operation is all of it.
+func BenchmarkCompact(b *testing.B) {
+	const keys = 200_000
+	for b.Loop() {
+		b.StopTimer()
+		db := benchStore(b, &Options{Compaction: Compaction{Off: true}})
+		for from := range 3 {
+			for n := 0; n < keys; {
+				var batch Batch
+				for ; batch.Len() < 1000 && n < keys; n++ {
+					if from < 2 && n%2 == from || from == 2 && n%4 < 2 {
+						batch.Put(fmt.Sprintf("key%013d", n*7919%keys), benchValue)
+					}
+				}
+				_, err := db.Apply(&batch)
+				require.NoError(b, err)
+			}
+		}
+		require.NoError(b, db.log.Rotate(b.Context()))
+		begun := time.Now()
+		bytes := copySegments(b, db.dir, b.TempDir())
+		copying := time.Since(begun)
+		b.StartTimer()
+		begun = time.Now()
+		_, err := db.Compact(b.Context(), nil)
+		require.NoError(b, err)
+		b.SetBytes(bytes)
+		b.ReportMetric(copying.Seconds()/time.Since(begun).Seconds(), "of-copy")
+	}
+}
+
+func copySegments(b *testing.B, from, to string) (bytes int64) {
+	for _, path := range segmentsIn(b, from) {
+		in, err := os.Open(path)
+		require.NoError(b, err)
+		out, err := os.Create(filepath.Join(to, filepath.Base(path)))
+		require.NoError(b, err)
+		n, err := io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{in}, make([]byte, 1<<20))
+		require.NoError(b, err)
+		require.NoError(b, out.Sync())
+		require.NoError(b, errors.Join(in.Close(), out.Close()))
+		bytes += n
+	}
+	return bytes
 }

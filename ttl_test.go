@@ -216,7 +216,7 @@ func TestExpiredRecordThatHidesAnOlderOneStays(t *testing.T) {
 	clock.move(48 * time.Hour)
 	inputs := []uint64{db.manifest.copy().Sealed[1].Segment}
 	db.compaction.job.Lock()
-	_, err := db.compactLocked(t.Context(), inputs, pace(0, nil))
+	_, err := db.compactLocked(t.Context(), inputs, pace(0, nil), false)
 	db.compaction.job.Unlock()
 	require.NoError(t, err)
 	absent(t, db, "k")

@@ -19,6 +19,17 @@
 //  8. (root) the inputs go once nobody reads them
 //     a crash leaves inputs that nothing lists: the next Open removes them
 //
+// # Memory, and how often a line is read
+//
+// A job needs some 64 MiB, however much it copies. Samples lie in the right order
+// and go straight to an output. Keys are gathered until so many are in memory,
+// sorted, and put aside in a file, if more come; an input that is an output of an
+// earlier job is in order already. Then all of these are merged. So a line of an input
+// is read once, twice if it was put aside, and once more in the output.
+//
+// Of a large job by hand two inputs are read at a time, and an output is synced and
+// read again while the next is written.
+//
 // A record is copied byte for byte. Keys go to outputs in the order of keys, so
 // that a scan reads forward; samples go to outputs of their own, in the order of
 // their sequence numbers.

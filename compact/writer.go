@@ -71,14 +71,8 @@ func (w *Writer) flush() error {
 // Finish writes the footer, makes the file durable and closes it. The name is
 // durable once the directory is synced.
 func (w *Writer) Finish() (segment.Footer, error) {
-	if w.footer.Records == 0 {
-		return segment.Footer{}, fmt.Errorf("%q: a segment needs a record", w.path)
-	}
-	if err := w.flush(); err != nil {
-		return segment.Footer{}, err
-	}
-	w.footer.Bytes = w.off
-	if _, err := w.file.WriteAt(w.footer.AppendLine(nil), w.off); err != nil {
+	f, err := w.end()
+	if err != nil {
 		return segment.Footer{}, err
 	}
 	if err := w.file.Sync(); err != nil {
@@ -86,7 +80,21 @@ func (w *Writer) Finish() (segment.Footer, error) {
 	}
 	file := w.file
 	w.file = nil
-	return w.footer, file.Close()
+	return f, file.Close()
+}
+
+// end writes the footer.
+func (w *Writer) end() (segment.Footer, error) {
+	if w.footer.Records == 0 {
+		return segment.Footer{}, fmt.Errorf("%q: a segment needs a record", w.path)
+	}
+	if err := w.flush(); err != nil {
+		return segment.Footer{}, err
+	}
+	w.buf = nil
+	w.footer.Bytes = w.off
+	_, err := w.file.WriteAt(w.footer.AppendLine(nil), w.off)
+	return w.footer, err
 }
 
 // Discard closes and removes the file, finished or not.

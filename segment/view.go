@@ -65,6 +65,9 @@ func (v *View) Name() string {
 	return string(appendDecoded(nil, v.name, v.nameAs))
 }
 
+// AppendName appends the key or series to dst.
+func (v *View) AppendName(dst []byte) []byte { return appendDecoded(dst, v.name, v.nameAs) }
+
 // NameIs tells whether the key or series is name, without allocating.
 func (v *View) NameIs(name string) bool {
 	if v.nameAs == asIs {

@@ -1,0 +1,257 @@
+package compact
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+
+	"github.com/annalsdb/annals/segment"
+)
+
+// source gives lines in the order of a segment by key: from memory, or from a file
+// as they are needed.
+type source struct {
+	first []byte // the first key of one that is not open yet; nil: it is to be opened at once
+	chunk *chunk
+	at    int // chunk.lines[at] is the next line
+
+	size int                                         // of a chunk that is read from a file
+	read func(visit func(*segment.Line) error) error // nil if all lines are in the chunk
+	next func() (*chunk, error, bool)
+	stop func()
+}
+
+var errStopped = errors.New("stopped")
+
+// open makes the first line known. It returns false if there is none.
+func (s *source) open() (bool, error) {
+	if s.read == nil {
+		return len(s.chunk.lines) > 0, nil
+	}
+	s.next, s.stop = iter.Pull2(s.chunks)
+	return s.refill()
+}
+
+// chunks reads a file piece by piece.
+func (s *source) chunks(yield func(*chunk, error) bool) {
+	c := &chunk{}
+	err := s.read(func(l *segment.Line) error {
+		c.add(l)
+		if len(c.arena) < s.size {
+			return nil
+		}
+		if !yield(c, nil) {
+			return errStopped
+		}
+		c.clear()
+		return nil
+	})
+	switch {
+	case errors.Is(err, errStopped):
+	case err != nil:
+		yield(nil, err)
+	case len(c.lines) > 0:
+		yield(c, nil)
+	}
+}
+
+func (s *source) refill() (more bool, err error) {
+	s.chunk, err, more = s.next()
+	s.at = 0
+	return more && err == nil, err
+}
+
+// advance goes on to the next line. It returns false if there is none.
+func (s *source) advance() (bool, error) {
+	if s.at++; s.at < len(s.chunk.lines) {
+		return true, nil
+	}
+	if s.read == nil {
+		return false, nil
+	}
+	return s.refill()
+}
+
+func (s *source) line() *line { return &s.chunk.lines[s.at] }
+func (s *source) key() []byte { return s.chunk.nameOf(s.line()) }
+
+func compare(a, b *source) int {
+	return cmp.Or(bytes.Compare(a.key(), b.key()), cmp.Compare(a.line().seq, b.line().seq))
+}
+
+// merge copies the keys of all sources in their order. A file is opened only when
+// its first key comes, so that of many files that follow one another only one is
+// in memory.
+func (r *run) merge(waiting []*source) (err error) {
+	slices.SortStableFunc(waiting, func(a, b *source) int { return bytes.Compare(a.first, b.first) })
+	var open []*source // a heap, the least in front
+	defer func() {
+		for _, s := range open {
+			s.close()
+		}
+	}()
+	m := meter{run: r}
+	for {
+		for len(waiting) > 0 && (len(open) == 0 || bytes.Compare(waiting[0].first, open[0].key()) <= 0) {
+			s := waiting[0]
+			more, err := s.open()
+			waiting = waiting[1:]
+			if err != nil {
+				s.close()
+				return err
+			}
+			if more {
+				open = append(open, s)
+				up(open)
+			}
+		}
+		if len(open) == 0 {
+			return m.flush()
+		}
+		s := open[0]
+		if err := r.add(&m, segment.ByKey, s.chunk, s.line()); err != nil {
+			return err
+		}
+		more, err := s.advance()
+		if err != nil {
+			return err
+		}
+		if !more {
+			open[0] = open[len(open)-1]
+			open = open[:len(open)-1]
+		}
+		down(open)
+	}
+}
+
+func (s *source) close() {
+	if s.stop != nil {
+		s.stop()
+	}
+}
+
+// up moves the last source of a heap to its place.
+func up(heap []*source) {
+	for i := len(heap) - 1; i > 0; {
+		parent := (i - 1) / 2
+		if compare(heap[parent], heap[i]) <= 0 {
+			return
+		}
+		heap[parent], heap[i] = heap[i], heap[parent]
+		i = parent
+	}
+}
+
+// down moves the first source of a heap to its place.
+func down(heap []*source) {
+	for i := 0; ; {
+		child := 2*i + 1
+		if child >= len(heap) {
+			return
+		}
+		if child+1 < len(heap) && compare(heap[child+1], heap[child]) < 0 {
+			child++
+		}
+		if compare(heap[i], heap[child]) <= 0 {
+			return
+		}
+		heap[i], heap[child] = heap[child], heap[i]
+		i = child
+	}
+}
+
+// look divides the inputs into those whose keys lie in order, which are only
+// merged, and the others.
+func (r *run) look() (runs []*source, others []*Input) {
+	apart := false
+	for i := range r.Inputs {
+		in := &r.Inputs[i]
+		apart = apart || in.Apart
+		first, ordered := peek(in)
+		if !ordered {
+			later := *in
+			later.Apart = apart
+			others = append(others, &later)
+			apart = false
+			continue
+		}
+		runs = append(runs, &source{first: first, size: r.stream, read: func(visit func(*segment.Line) error) error { return r.check(in, visit) }})
+	}
+	return runs, others
+}
+
+// peek tells whether the keys of a segment lie in order, and what the first one
+// is. It looks only at the beginning. Whether that, and all the rest, is as it
+// should be is found out when the segment is read.
+func peek(in *Input) (first []byte, ordered bool) {
+	for size := int64(16 << 10); ; size *= 8 {
+		s := segment.NewScanner(in.R, 0, min(size, in.Footer.Size()))
+		header := s.Scan() && s.Line().Kind == segment.HeaderLine
+		if header {
+			if h := s.Line().Header; h.Order != segment.ByKey {
+				return nil, false
+			}
+			if s.Scan() && s.Line().Kind == segment.RecordLine {
+				return s.Line().View.AppendName(nil), true
+			}
+		}
+		if size >= in.Footer.Size() {
+			return nil, header
+		}
+	}
+}
+
+// spill is a file of lines in key order that is needed until they are merged. It
+// is a segment like any other, so that it is checked like any other; only, it is
+// never synced or listed.
+type spill struct {
+	*run
+	writer *Writer
+	footer segment.Footer
+}
+
+func (r *run) newSpill(c *chunk) (*spill, error) {
+	w, err := NewWriter(r.FS, r.Dir, segment.Header{Store: r.Store, Segment: r.NewSegment(), Order: segment.ByKey, From: r.from})
+	if err != nil {
+		return nil, err
+	}
+	s := &spill{run: r, writer: w}
+	r.mu.Lock()
+	r.spills = append(r.spills, s)
+	r.mu.Unlock()
+	m := meter{run: r}
+	for i := range c.lines {
+		l := &c.lines[i]
+		if _, err := w.Add(l.seq, c.bytes(l)); err != nil {
+			return nil, err
+		}
+		if err := m.add(l.name - l.start); err != nil {
+			return nil, err
+		}
+	}
+	s.footer, err = w.end()
+	return s, err
+}
+
+// read reads a spill. What is wrong with it is no damage to the store, whose
+// segments are all as they were.
+func (s *spill) read(visit func(*segment.Line) error) error {
+	problems, err := segment.CheckSealed(s.writer.file, s.footer.Size(), s.writer.path, s.Store, s.footer, visit)
+	if err == nil && len(problems) > 0 {
+		err = fmt.Errorf("what was sorted is not what was written: %v", problems[0])
+	}
+	return err
+}
+
+// removeSpills removes what was put aside. What could not be removed stays noted.
+func (r *run) removeSpills() (err error) {
+	r.spills = slices.DeleteFunc(r.spills, func(s *spill) bool {
+		failed := s.writer.Discard()
+		err = errors.Join(err, failed)
+		return failed == nil
+	})
+	return err
+}

@@ -1,0 +1,170 @@
+package compact
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"os"
+	"path/filepath"
+
+	"github.com/annalsdb/annals/segment"
+)
+
+// output is an Output that is being made.
+type output struct {
+	Output
+	writer *Writer
+	wrote  digest
+	series map[string]string // the names of Samples, each once in memory
+}
+
+// digest stands for the records of an output: which they are, and where each of
+// them lies. Two that are equal are of the same records, but for one chance in
+// 2^64.
+type digest struct {
+	records int64
+	hash    maphash.Hash
+}
+
+func (d *digest) add(offset int64, seq uint64, name []byte) {
+	var numbers [24]byte
+	binary.LittleEndian.PutUint64(numbers[0:], uint64(offset))
+	binary.LittleEndian.PutUint64(numbers[8:], seq)
+	binary.LittleEndian.PutUint64(numbers[16:], uint64(len(name)))
+	d.hash.Write(numbers[:])
+	d.hash.Write(name)
+	d.records++
+}
+
+// add copies a line to the present output, or begins the next.
+func (r *run) add(m *meter, order segment.Order, c *chunk, l *line) error {
+	bytes := c.bytes(l)
+	if r.out != nil && r.out.writer.Size()+int64(len(bytes)) > r.SegmentSize {
+		if err := r.endOutput(); err != nil {
+			return err
+		}
+	}
+	if r.out == nil {
+		if err := r.beginOutput(order); err != nil {
+			return err
+		}
+	}
+	offset, err := r.out.writer.Add(l.seq, bytes)
+	if err != nil {
+		return err
+	}
+	r.out.wrote.add(offset, l.seq, c.nameOf(l))
+	return m.add(len(bytes))
+}
+
+func (r *run) beginOutput(order segment.Order) error {
+	h := segment.Header{Store: r.Store, Segment: r.NewSegment(), Order: order, From: r.from}
+	w, err := NewWriter(r.FS, r.Dir, h)
+	if err != nil {
+		return err
+	}
+	r.out = &output{Output: Output{Header: h}, writer: w, series: map[string]string{}}
+	r.outputs = append(r.outputs, r.out)
+	return nil
+}
+
+// endings are outputs that are being finished beside the one that is written.
+type endings struct {
+	running []chan error
+}
+
+// maxEndings is how many: one waits for the disk while another is read again.
+const maxEndings = 2
+
+// endOutput ends the present output. A large one is finished on another core
+// while the next is written.
+func (r *run) endOutput() error {
+	o := r.out
+	r.out = nil
+	if o == nil {
+		return nil
+	}
+	if !r.parallel || o.writer.Size() < r.large {
+		return r.finish(o)
+	}
+	if e := &r.ending; len(e.running) == maxEndings {
+		err := <-e.running[0]
+		e.running = e.running[1:]
+		if err != nil {
+			r.join()
+			return err
+		}
+	}
+	done := make(chan error, 1)
+	r.ending.running = append(r.ending.running, done)
+	go func() { done <- r.finish(o) }()
+	return nil
+}
+
+// join waits for the outputs that are being finished.
+func (r *run) join() (err error) {
+	for _, done := range r.ending.running {
+		err = errors.Join(err, <-done)
+	}
+	r.ending.running = nil
+	return err
+}
+
+// finish is steps 2 and 3 for one output.
+func (r *run) finish(o *output) (err error) {
+	if o.Footer, err = o.writer.Finish(); err != nil {
+		return err
+	}
+	return r.recheck(o)
+}
+
+// recheck is step 3: the output is read as Open would read it, and must hold the
+// records that were copied, one by one.
+func (r *run) recheck(o *output) (err error) {
+	path := filepath.Join(r.Dir, segment.Name(o.Header.Segment))
+	file, err := r.FS.OpenFile(path, os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	var found digest
+	found.hash.SetSeed(o.wrote.hash.Seed())
+	var name []byte
+	m := meter{run: r}
+	problems, err := segment.CheckSealed(file, info.Size(), path, r.Store, o.Footer, func(l *segment.Line) error {
+		name = l.View.AppendName(name[:0])
+		found.add(l.Offset, l.View.Seq, name)
+		if l.View.Kind == segment.Sample {
+			o.note(l, name)
+		}
+		return m.add(len(l.Bytes))
+	})
+	if err == nil {
+		err = m.flush()
+	}
+	switch {
+	case err != nil:
+		return err
+	case len(problems) > 0:
+		// Not a CorruptError: nothing lists the copy, the store is as it was.
+		return fmt.Errorf("the copy is not what was written: %v", problems[0])
+	case found.records != o.wrote.records || found.hash.Sum64() != o.wrote.hash.Sum64():
+		return fmt.Errorf("%q: the copy does not hold the records that were copied", path)
+	}
+	return nil
+}
+
+// note keeps what the index has to know of a sample.
+func (o *output) note(l *segment.Line, name []byte) {
+	series, known := o.series[string(name)]
+	if !known {
+		series = string(name)
+		o.series[series] = series
+	}
+	o.Samples = append(o.Samples, Sample{Name: series, Seq: l.View.Seq, At: l.View.At, Offset: l.Offset, Len: int(l.Size)})
+}
