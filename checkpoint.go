@@ -56,6 +56,7 @@ const (
 type checkpoints struct {
 	job    sync.Mutex // held while INDEX is written
 	adopt  sync.Mutex // held while compaction lists its outputs and moves entries to them
+	astray bool       // entries lead to segments that MANIFEST does not list; guarded by adopt
 	seen   atomic.Int64
 	wakeup chan struct{}
 	done   chan struct{}
@@ -150,11 +151,10 @@ func (s *Store) Checkpoint(ctx context.Context) error {
 
 // checkpoint writes INDEX.
 func (s *Store) checkpoint(ctx context.Context) (err error) {
-	c := &s.checkpoints
-	c.adopt.Lock() // no entry may lead to a segment that the head does not list
-	m := s.manifest.copy()
-	frozen := s.index.Freeze()
-	c.adopt.Unlock()
+	frozen, m, err := s.freeze()
+	if err != nil {
+		return err
+	}
 	head := indexHead{Annals: indexFormat, Store: m.Store, Generation: m.Generation, Last: frozen.Last()}
 	for i := range m.Sealed {
 		head.Segments = append(head.Segments, m.Sealed[i].Segment)
@@ -197,6 +197,19 @@ func (s *Store) checkpoint(ctx context.Context) (err error) {
 	frozen.Adopt(table)
 	s.opts.Logger.Debug("annals: index saved", "dir", s.dir, "entries", table.Len(), "last", head.Last)
 	return nil
+}
+
+// freeze begins a checkpoint of the index, and returns MANIFEST with it: no entry leads
+// to a segment that was sealed and is not listed there.
+func (s *Store) freeze() (*index.Checkpoint, segment.Manifest, error) {
+	c := &s.checkpoints
+	c.adopt.Lock()
+	defer c.adopt.Unlock()
+	if c.astray {
+		return nil, segment.Manifest{}, errors.New("annals: a compaction could not move all entries of the index")
+	}
+	m := s.manifest.copy()
+	return s.index.Freeze(), m, nil
 }
 
 // durableUpTo makes the log durable up to a record.
@@ -313,7 +326,11 @@ func (o *opening) skip(f *segment.Footer, file replace.File, size int64) error {
 	case size != f.Size():
 		damage = &CorruptError{Path: path, Offset: min(size, f.Size()), Reason: fmt.Sprintf("it is %d bytes long instead of %d", size, f.Size())}
 	}
-	o.files = append(o.files, &segmentFile{number: f.Segment, path: path, header: header, ReaderAt: lines, Closer: file})
+	opened := &segmentFile{number: f.Segment, path: path, header: header, compacted: err == nil && h.Compacted(), ReaderAt: lines, Closer: file}
+	if lines == file {
+		opened.mapFile(file, size)
+	}
+	o.files = append(o.files, opened)
 	if damage == nil {
 		return nil
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"path/filepath"
 	"slices"
@@ -28,11 +27,13 @@ type compaction struct {
 
 	mu    sync.Mutex
 	stats CompactionStats
+
+	brake brake
 }
 
 const (
 	compactEvery = time.Minute // how often to look without being woken: records expire by themselves
-	moveSlice    = 1000        // index entries moved at a time, so that readers wait for microseconds only
+	moveSlice    = 100         // index entries moved at a time, so that readers wait for microseconds only
 )
 
 func (s *Store) startCompaction() {
@@ -61,22 +62,23 @@ func (s *Store) stopCompaction() {
 	defer s.compaction.job.Unlock()
 }
 
-// compactInBackground rewrites what is worth it, whenever a segment was sealed
-// and once a minute. After damage it stops for good, so that a person can look.
+// compactInBackground rewrites what is worth it, whenever a segment was sealed or
+// much was written, when writing ends, and once a minute. After damage it stops for
+// good, so that a person can look.
 func (s *Store) compactInBackground() {
 	c := &s.compaction
 	defer close(c.done)
+	defer c.brake.release()
 	tick := time.NewTicker(compactEvery)
 	defer tick.Stop()
+	last := uint64(0)
 	for {
-		select {
-		case <-c.ctx.Done():
+		rest, closed := s.resting(tick.C, &last)
+		if closed {
 			return
-		case <-tick.C:
-		case <-c.wakeup:
 		}
 		for {
-			done, err := s.compactNext()
+			done, err := s.compactNext(rest)
 			if done {
 				break
 			}
@@ -87,39 +89,26 @@ func (s *Store) compactInBackground() {
 				break // no room, perhaps: again when woken
 			}
 		}
+		c.brake.release()
 	}
 }
 
 // compactNext runs the job that is worth most, if there is one.
-func (s *Store) compactNext() (done bool, err error) {
-	s.compaction.job.Lock()
-	defer s.compaction.job.Unlock()
-	inputs := compact.Pick(s.segmentStats(), s.policy())
+func (s *Store) compactNext(rest bool) (done bool, err error) {
+	c := &s.compaction
+	c.job.Lock()
+	defer c.job.Unlock()
+	b := s.balance()
+	p := s.cleaning(b, rest)
+	stats := s.segmentStats()
+	inputs := compact.Pick(stats, p)
 	if len(inputs) == 0 {
-		return true, nil
+		ended, err := s.endOpenSegment(c.ctx, b, p, rest)
+		return !ended, err
 	}
-	_, err = s.compactLocked(s.compaction.ctx, inputs, s.throttle(), false)
+	reserve := liveOf(stats, inputs)
+	_, err = s.compactLocked(c.ctx, inputs, throttle(func() float64 { return s.adjust(reserve) }), false)
 	return false, err
-}
-
-// throttle returns a Pace that keeps background compaction at Options.Compaction.Rate.
-func (s *Store) throttle() func(context.Context, int) error {
-	const slice = 256 << 10
-	begun, bytes, slept := time.Now(), int64(0), int64(0)
-	return func(ctx context.Context, n int) error {
-		bytes += int64(n)
-		if bytes-slept < slice {
-			return nil
-		}
-		slept = bytes
-		due := time.Duration(float64(bytes) / float64(s.opts.Compaction.Rate) * float64(time.Second))
-		select {
-		case <-time.After(due - time.Since(begun)):
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }
 
 func (s *Store) policy() compact.Policy {
@@ -180,6 +169,11 @@ func (s *Store) Compact(ctx context.Context, progress func(done, total int64)) (
 	if err := s.log.Rotate(ctx); err != nil {
 		return CompactStats{}, err
 	}
+	v := s.files.acquire()
+	if v == nil {
+		return CompactStats{}, ErrClosed
+	}
+	defer v.release()
 	var inputs []uint64
 	var total int64
 	settled := true
@@ -188,21 +182,16 @@ func (s *Store) Compact(ctx context.Context, progress func(done, total int64)) (
 		if f := &m.Sealed[i]; f.Last < s.keepFrom() {
 			inputs = append(inputs, f.Segment)
 			total += f.Bytes
-			if settled {
-				var err error
-				if settled, err = s.settled(f); err != nil {
-					return CompactStats{}, err
-				}
-			}
+			settled = settled && s.settled(v, f)
 		}
 	}
 	if settled {
 		return CompactStats{}, nil
 	}
-	return s.compactLocked(ctx, inputs, pace(3*total, progress), true)
+	return s.compactLocked(ctx, inputs, pace(4*total, progress), true)
 }
 
-// pace reports progress: bytes are read, copied and read again.
+// pace reports progress: bytes are read, copied, read again and moved.
 func pace(total int64, progress func(done, total int64)) func(context.Context, int) error {
 	const slice = 1 << 20
 	done, told := int64(0), int64(0)
@@ -217,26 +206,11 @@ func pace(total int64, progress func(done, total int64)) func(context.Context, i
 }
 
 // settled tells whether a segment is an output of compaction in which nothing has
-// died since, or will by itself. A damaged one is not: the job will say so.
-func (s *Store) settled(f *segment.Footer) (bool, error) {
-	v := s.files.acquire()
-	if v == nil {
-		return false, nil
-	}
-	defer v.release()
+// died since, or will by itself.
+func (s *Store) settled(v *version, f *segment.Footer) bool {
 	file := v.byID[f.Segment]
-	if file == nil {
-		return false, nil
-	}
-	h, line, err := segment.ReadHeader(file, f.Size(), file.path)
-	if errors.Is(err, ErrCorrupt) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
 	u := s.index.Usage(f.Segment)
-	return h.Compacted() && u.Expiring == 0 && u.Entries+u.Samples == f.Bytes-line.End(), nil
+	return file != nil && file.compacted && u.Expiring == 0 && u.Entries+u.Samples == f.Bytes-file.header
 }
 
 // compactLocked runs one job, from its inputs to a store that does not need them.
@@ -279,7 +253,7 @@ func (s *Store) compactLocked(ctx context.Context, inputs []uint64, pace func(co
 		return stats, s.abandon(result, nil, lost)
 	}
 	stats = statsOf(footers, result)
-	return stats, s.adopt(ctx, footers, result)
+	return stats, s.adopt(ctx, footers, result, pace)
 }
 
 // plan makes a job of the inputs that are still there.
@@ -345,7 +319,7 @@ func (s *Store) judge(outside uint64, lost *error) func(*segment.View, string) c
 
 // adopt puts the outputs in the place of the inputs: steps 5 to 8 of package
 // compact.
-func (s *Store) adopt(ctx context.Context, footers []segment.Footer, result *compact.Result) error {
+func (s *Store) adopt(ctx context.Context, footers []segment.Footer, result *compact.Result, pace func(context.Context, int) error) error {
 	var inputs []uint64
 	for i := range footers {
 		inputs = append(inputs, footers[i].Segment)
@@ -371,7 +345,7 @@ func (s *Store) adopt(ctx context.Context, footers []segment.Footer, result *com
 		return s.abandon(result, outputs, err)
 	}
 	s.files.add(outputs...)
-	if err := s.moveEntries(inputs, result, outputs); err != nil { // 7
+	if err := s.moveEntries(inputs, result, outputs, func(n int) { _ = pace(ctx, n) }); err != nil { // 7
 		// The index points to inputs still, which stay readable. The outputs hold the
 		// same records, so the next compaction of them moves what is left. Until the
 		// store is opened again the index must not be saved: it knows too little of them.
@@ -392,7 +366,7 @@ func (s *Store) openOutputs(result *compact.Result) (files []*segmentFile, err e
 			return files, err
 		}
 		header := int64(len(result.Outputs[i].Header.AppendLine(nil)))
-		f := &segmentFile{number: number, path: op.path(number), header: header, ReaderAt: file, Closer: file}
+		f := &segmentFile{number: number, path: op.path(number), header: header, compacted: true, ReaderAt: file, Closer: file}
 		f.mapFile(file, size)
 		files = append(files, f)
 	}
@@ -420,7 +394,7 @@ func (s *Store) abandon(result *compact.Result, outputs []*segmentFile, err erro
 // moveEntries points the index to the outputs, in small slices, while inputs and
 // outputs are open. The keys are read from the outputs once more: in memory there
 // may be too many.
-func (s *Store) moveEntries(inputs []uint64, result *compact.Result, outputs []*segmentFile) (err error) {
+func (s *Store) moveEntries(inputs []uint64, result *compact.Result, outputs []*segmentFile, pace func(int)) (err error) {
 	var samples [][]index.Change
 	for i := range result.Outputs {
 		out := &result.Outputs[i]
@@ -428,7 +402,7 @@ func (s *Store) moveEntries(inputs []uint64, result *compact.Result, outputs []*
 			samples = append(samples, copied(out))
 			continue
 		}
-		err = errors.Join(err, s.moveKeys(outputs[i], out.Footer.Bytes))
+		err = errors.Join(err, s.moveKeys(outputs[i], out.Footer.Bytes, pace))
 	}
 	for slice := range slices.Chunk(result.Expired, moveSlice) {
 		list := make([]index.Change, len(slice))
@@ -444,10 +418,11 @@ func (s *Store) moveEntries(inputs []uint64, result *compact.Result, outputs []*
 }
 
 // moveKeys points the index to the keys of one output.
-func (s *Store) moveKeys(f *segmentFile, end int64) error {
+func (s *Store) moveKeys(f *segmentFile, end int64, pace func(int)) error {
 	var list []index.Change
 	var names []byte
 	var err error
+	bytes := 0
 	move := func() {
 		all := string(names) // one allocation for all names
 		for i := range list {
@@ -472,8 +447,11 @@ func (s *Store) moveKeys(f *segmentFile, end int64) error {
 			Op: op, Seq: l.View.Seq, Expires: l.View.Expires, At: int64(len(names) - before),
 			Pos: index.Pos{Segment: f.number, Offset: uint32(l.Offset), Len: uint32(l.Size)},
 		})
+		bytes += int(l.Size)
 		if len(list) == moveSlice {
 			move()
+			pace(bytes) // its error comes too late
+			bytes = 0
 		}
 	}
 	move()

@@ -679,9 +679,9 @@ func TestSegmentStatsCountTheExpired(t *testing.T) {
 // Background compaction keeps to its rate, and Close does not wait for it.
 func TestThrottleKeepsTheRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const slice = 256 << 10
-		s := &Store{opts: Options{Compaction: Compaction{Rate: slice}}}
-		pace := s.throttle()
+		const slice = 32 << 10
+		rate := float64(slice)
+		pace := throttle(func() float64 { return rate })
 		begun := time.Now()
 		for i := range 8 {
 			require.NoError(t, pace(t.Context(), slice/2))
@@ -691,6 +691,10 @@ func TestThrottleKeepsTheRate(t *testing.T) {
 		cancel()
 		require.ErrorIs(t, pace(ctx, 100*slice), context.Canceled)
 		require.Equal(t, 4*time.Second, time.Since(begun))
+		rate = 0 // as many as come
+		require.NoError(t, pace(t.Context(), 100*slice))
+		require.Equal(t, 4*time.Second, time.Since(begun))
+		require.ErrorIs(t, pace(ctx, slice), context.Canceled)
 	})
 }
 
@@ -730,15 +734,57 @@ func TestCompactionOfWhatIsGone(t *testing.T) {
 	stats, err := db.compactLocked(t.Context(), []uint64{999}, pace(0, nil), false)
 	require.NoError(t, err)
 	require.Zero(t, stats)
-	settled, err := db.settled(&segment.Footer{Segment: 999})
-	require.NoError(t, err)
-	require.False(t, settled)
-	sealed := db.manifest.copy().Sealed
+	v := db.files.acquire()
+	require.False(t, db.settled(v, &segment.Footer{Segment: 999}))
+	v.release()
 	require.NoError(t, db.Close())
 	require.Empty(t, db.segmentStats())
-	settled, err = db.settled(&sealed[0])
-	require.NoError(t, err)
-	require.False(t, settled)
+	_, err = db.Compact(t.Context(), nil)
+	require.ErrorIs(t, err, ErrClosed)
 	_, err = db.compactLocked(t.Context(), []uint64{1, 2}, pace(0, nil), false)
 	require.ErrorIs(t, err, ErrClosed)
+}
+
+// The more of a store is dead, the faster compaction works; writers wait only when
+// it can't keep up, not for long, and never once it is idle.
+func TestBrakeSlowsWritersAndNeverStopsThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b brake
+		took := func(bytes int64) time.Duration {
+			begun := time.Now()
+			b.wait(bytes)
+			return time.Since(begun)
+		}
+		require.Zero(t, took(1<<30))
+		b.set(0)
+		require.Zero(t, took(1<<30), "not above the bound")
+		b.set(0.001)
+		time.Sleep(time.Second)
+		require.Zero(t, took(100_000), "what was not used a moment ago is free")
+		require.NotZero(t, took(1<<20))
+		b.set(100)
+		for range 1000 {
+			require.LessOrEqual(t, took(160), brakeWait+time.Millisecond)
+		}
+		require.LessOrEqual(t, took(8<<20), time.Second+brakeWait)
+		time.Sleep(2 * time.Second)
+		for range 1000 { // a lone durable writer
+			require.Zero(t, took(160))
+			time.Sleep(200 * time.Microsecond)
+		}
+		b.release()
+		require.Zero(t, took(1<<30))
+	})
+}
+
+// A store that is smaller than a segment is cleaned too, while it is written and when
+// writing ends.
+func TestSmallStoreIsCleaned(t *testing.T) {
+	db := openDamaged(t, filepath.Join(t.TempDir(), "store"), &Options{Sync: SyncEvery(time.Millisecond)})
+	value := strings.Repeat("x", 1000)
+	for i := range 20_000 {
+		put(t, db, fmt.Sprint("key", i%1000), value)
+	}
+	require.NotZero(t, db.Stats().Compaction.Runs)
+	eventually(t, "the store is clean", func() bool { st := db.Stats(); return float64(st.Bytes) < 1.4*float64(st.LiveBytes) })
 }

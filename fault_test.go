@@ -65,6 +65,7 @@ func compactAgain(t *testing.T, fsys *faultfs.FS) func(int) error {
 	require.NoError(t, err)
 	_, err = db.Compact(t.Context(), nil)
 	require.NoError(t, err)
+	put(t, db, "a", "2") // else there would be nothing to do
 	return func(int) error {
 		_, err := db.Compact(t.Context(), nil)
 		return err

@@ -13,9 +13,10 @@ import (
 // segmentFile is a segment that can be read. It is closed, and removed if it is
 // retired, when the last version that holds it is gone.
 type segmentFile struct {
-	number uint64
-	path   string
-	header int64 // the length of its header line
+	number    uint64
+	path      string
+	header    int64 // the length of its header line
+	compacted bool  // an output of compaction
 	io.ReaderAt
 	io.Closer
 

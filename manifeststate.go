@@ -54,6 +54,14 @@ func (ms *manifestState) copy() segment.Manifest {
 	return m
 }
 
+// lists tells whether a segment is listed as sealed.
+func (ms *manifestState) lists(number uint64) bool {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	_, found := slices.BinarySearchFunc(ms.Sealed, number, bySegment)
+	return found
+}
+
 // insertFooter keeps footers in the order of their segments' numbers.
 func insertFooter(sealed []segment.Footer, f segment.Footer) []segment.Footer {
 	i, _ := slices.BinarySearchFunc(sealed, f.Segment, bySegment)

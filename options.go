@@ -67,8 +67,10 @@ type Compaction struct {
 	// MinLive is the share of a segment's bytes that must be alive to leave the
 	// segment alone, above 0 and at most 1. Default: 0.5.
 	MinLive float64
-	// Rate is how many bytes a second background compaction reads at the most,
-	// so that it does not get in the way of the store's users. Default: 32 MiB.
+	// Rate is how many bytes a second background compaction reads, writes and reads
+	// again, so that it does not get in the way of the store's users. It is exceeded
+	// where much of the store is dead, and above 2.2 times the live bytes writers wait
+	// a little for each batch while compaction works. Default: 32 MiB.
 	Rate int64
 	// Grace is how long the wall clock must be past an expiry before the bytes go,
 	// so that one moment under a clock far ahead destroys nothing. Default: 24 h.

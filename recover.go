@@ -226,7 +226,7 @@ func (o *opening) replaySealed(f *segment.Footer) error {
 	if err != nil {
 		return errors.Join(err, file.Close())
 	}
-	opened := &segmentFile{number: f.Segment, path: path, header: line.Size, ReaderAt: file, Closer: file}
+	opened := &segmentFile{number: f.Segment, path: path, header: line.Size, compacted: h.Compacted(), ReaderAt: file, Closer: file}
 	opened.mapFile(file, size)
 	o.files = append(o.files, opened)
 	own := h.Store == o.manifest.Store && h.Segment == f.Segment

@@ -26,6 +26,7 @@ func (s *Store) Update(fn func(*Tx) error) error {
 	if err != nil {
 		return err
 	}
+	defer s.compaction.wrote(c.bytes)
 	if owner {
 		s.log.Lead()
 	}
@@ -53,7 +54,7 @@ func (s *Store) runTx(fn func(*Tx) error) (_ *Commit, owner bool, err error) {
 		return &Commit{c: latest}, false, nil
 	}
 	c := wal.NewCommit(tx.batch.records)
-	return &Commit{c: c}, s.log.Submit(c, epoch), nil
+	return &Commit{c: c, bytes: bytesOf(tx.batch.records)}, s.log.Submit(c, epoch), nil
 }
 
 // Tx is a transaction: the store as it will be when the transaction is made,

@@ -66,8 +66,8 @@ func (s *Store) Apply(b *Batch) (seq uint64, err error) {
 }
 
 // Submit queues a batch and returns without waiting for it, unless more than 64
-// MiB are queued. Batches are made in the order of the calls. The batch may be
-// used again at once.
+// MiB are queued or compaction has fallen far behind. Batches are made in the order
+// of the calls. The batch may be used again at once.
 func (s *Store) Submit(b *Batch) *Commit {
 	c, owner := s.queue(b, true)
 	if owner {
@@ -80,6 +80,8 @@ func (s *Store) Submit(b *Batch) *Commit {
 type Commit struct {
 	c   *wal.Commit // to wait for; nil if there is nothing
 	err error       // the outcome after that, decided already
+
+	bytes int64 // of a transaction, in the log
 }
 
 // Wait waits until the batch is made, and returns the sequence number of its last
@@ -103,6 +105,7 @@ func (s *Store) queue(b *Batch, async bool) (_ Commit, owner bool) {
 	if err := b.ready(s.opts.MaxValue, s.now); err != nil {
 		return Commit{err: err}, false
 	}
+	s.compaction.wrote(bytesOf(b.records))
 	s.submit.Lock()
 	defer s.submit.Unlock()
 	if s.shut {
@@ -138,6 +141,14 @@ func (s *Store) queue(b *Batch, async bool) (_ Commit, owner bool) {
 
 // now returns the store's time and that of the wall clock, in microseconds.
 func (s *Store) now() (store, wall int64) { return s.clock.now(), s.opts.Now().UnixMicro() }
+
+// bytesOf is about what records will take in the log.
+func bytesOf(records []wal.Record) (n int64) {
+	for i := range records {
+		n += int64(segment.MaxLineSize(len(records[i].Body)))
+	}
+	return n
+}
 
 func (b *Batch) conditional() bool {
 	for i := range b.special {

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"slices"
 
@@ -165,12 +166,15 @@ func down(heap []*source) {
 
 // look divides the inputs into those whose keys lie in order, which are only
 // merged, and the others.
-func (r *run) look() (runs []*source, others []*Input) {
+func (r *run) look() (runs []*source, others []*Input, err error) {
 	apart := false
 	for i := range r.Inputs {
 		in := &r.Inputs[i]
 		apart = apart || in.Apart
-		first, ordered := peek(in)
+		first, ordered, err := peek(in)
+		if err != nil {
+			return nil, nil, fmt.Errorf("compacting %q: %w", in.Path, err)
+		}
 		if !ordered {
 			later := *in
 			later.Apart = apart
@@ -178,28 +182,32 @@ func (r *run) look() (runs []*source, others []*Input) {
 			apart = false
 			continue
 		}
-		runs = append(runs, &source{first: first, size: r.stream, read: func(visit func(*segment.Line) error) error { return r.check(in, visit) }})
+		read := func(visit func(*segment.Line) error) error { return r.check(in, visit) }
+		runs = append(runs, &source{first: first, size: r.stream, read: read})
 	}
-	return runs, others
+	return runs, others, nil
 }
 
 // peek tells whether the keys of a segment lie in order, and what the first one
 // is. It looks only at the beginning. Whether that, and all the rest, is as it
 // should be is found out when the segment is read.
-func peek(in *Input) (first []byte, ordered bool) {
+func peek(in *Input) (first []byte, ordered bool, err error) {
 	for size := int64(16 << 10); ; size *= 8 {
 		s := segment.NewScanner(in.R, 0, min(size, in.Footer.Size()))
 		header := s.Scan() && s.Line().Kind == segment.HeaderLine
 		if header {
 			if h := s.Line().Header; h.Order != segment.ByKey {
-				return nil, false
+				return nil, false, nil
 			}
 			if s.Scan() && s.Line().Kind == segment.RecordLine {
-				return s.Line().View.AppendName(nil), true
+				return s.Line().View.AppendName(nil), true, nil
 			}
 		}
+		if err := s.Err(); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil, false, err
+		}
 		if size >= in.Footer.Size() {
-			return nil, header
+			return nil, header, nil
 		}
 	}
 }

@@ -21,10 +21,13 @@ type Policy struct {
 	MinLive     float64 // a segment is worth rewriting if less than this share of it is alive
 	SegmentSize int64   // of outputs
 	KeepFrom    uint64  // segments with a record from here on are left alone
+	JobBytes    int64   // live bytes that a job of segments that are mostly dead copies at the most; 0: 16 segments
 }
 
+// MaxJobSegments is how many segment sizes of live bytes one job copies at the most.
+const MaxJobSegments = 16
+
 const (
-	maxJobBytes   = 16  // segment sizes of live bytes that one job copies at the most
 	maxJobInputs  = 256 // segments that one job reads at the most
 	manySegments  = 64  // from here on every run of small segments is joined
 	shortestRun   = 3   // joining fewer gains nothing: keys and samples go to an output each
@@ -70,7 +73,7 @@ func oldest(stats []Stat, p Policy) (n int) {
 			break
 		}
 		bytes, live = bytes+stats[i].Bytes, live+stats[i].Live
-		if live > maxJobBytes*p.SegmentSize {
+		if live > MaxJobSegments*p.SegmentSize {
 			break
 		}
 		kept, gone := held(stats, i+1)
@@ -105,9 +108,10 @@ func mostlyDead(stats []Stat, p Policy) []Stat {
 	dead := slices.DeleteFunc(slices.Clone(stats), func(s Stat) bool { return !p.free(&s) || ratio(&s) >= p.MinLive })
 	slices.SortStableFunc(dead, func(a, b Stat) int { return cmp.Compare(ratio(&a), ratio(&b)) })
 	dead = dead[:min(len(dead), maxJobInputs)]
+	most := cmp.Or(p.JobBytes, MaxJobSegments*p.SegmentSize)
 	var live int64
 	for i, s := range dead {
-		if live += s.Live + s.Held; live > maxJobBytes*p.SegmentSize {
+		if live += s.Live + s.Held; live > most {
 			dead = dead[:max(i, 1)]
 			break
 		}
@@ -125,7 +129,7 @@ func smallRun(stats []Stat, p Policy) []Stat {
 	var best []Stat
 	for i := 0; i < len(stats); i++ {
 		n := 0
-		for i+n < len(stats) && n < maxJobBytes*smallFraction && p.free(&stats[i+n]) && stats[i+n].Bytes*smallFraction < p.SegmentSize {
+		for i+n < len(stats) && n < MaxJobSegments*smallFraction && p.free(&stats[i+n]) && stats[i+n].Bytes*smallFraction < p.SegmentSize {
 			n++
 		}
 		if n > len(best) {

@@ -255,7 +255,7 @@ func (s *sim) rest(t *testing.T) {
 			first, copied = stats[i].First, copied+stats[i].Live
 		}
 		if len(picked) > 1 {
-			require.LessOrEqual(t, copied, maxJobBytes*s.policy.SegmentSize)
+			require.LessOrEqual(t, copied, MaxJobSegments*s.policy.SegmentSize)
 		}
 		s.run(picked)
 	}

@@ -86,7 +86,7 @@ type Result struct {
 const (
 	runBytes      = 32 << 20  // of lines that are in memory to be sorted, on each core
 	streamBytes   = 128 << 10 // of lines that are read ahead from a segment in key order
-	paceBytes     = 32 << 10  // how much is done between two calls of Pace, in a large job
+	paceBytes     = 8 << 10   // how much is done between two calls of Pace, in a large job
 	parallelBytes = 4 << 20   // from here on inputs are read on two cores
 	finishBytes   = 1 << 20   // from here on an output is finished while the next is written
 )
@@ -103,7 +103,10 @@ func Run(ctx context.Context, job *Job) (_ *Result, err error) {
 			err = errors.Join(err, r.join(), r.discard())
 		}
 	}()
-	runs, later := r.look()
+	runs, later, err := r.look()
+	if err != nil {
+		return nil, err
+	}
 	sorted, err := r.gather(later)
 	if err != nil {
 		return nil, err
