@@ -71,9 +71,9 @@ func (s *Store) compactInBackground() {
 	defer c.brake.release()
 	tick := time.NewTicker(compactEvery)
 	defer tick.Stop()
-	last := uint64(0)
+	rested := uint64(0)
 	for {
-		rest, closed := s.resting(tick.C, &last)
+		rest, closed := s.resting(tick.C, &rested)
 		if closed {
 			return
 		}

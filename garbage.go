@@ -233,12 +233,13 @@ func (c *compaction) wrote(bytes int64) {
 }
 
 // resting waits until compaction is to look again, and tells whether the store is at
-// rest.
-func (s *Store) resting(tick <-chan time.Time, last *uint64) (rest, closed bool) {
+// rest. rested is the newest record when it was the last time.
+func (s *Store) resting(tick <-chan time.Time, rested *uint64) (rest, closed bool) {
 	c := &s.compaction
+	last := s.index.Last()
 	var quiet <-chan time.Time
-	if now := s.index.Last(); now != *last {
-		quiet, *last = time.After(restAfter), now
+	if last != *rested {
+		quiet = time.After(restAfter)
 	}
 	select {
 	case <-c.ctx.Done():
@@ -246,9 +247,11 @@ func (s *Store) resting(tick <-chan time.Time, last *uint64) (rest, closed bool)
 	case <-tick:
 	case <-c.wakeup:
 	case <-quiet:
-		return s.index.Last() == *last, false
+		if rest = s.index.Last() == last; rest {
+			*rested = last
+		}
 	}
-	return false, false
+	return rest, false
 }
 
 func liveOf(stats []compact.Stat, inputs []uint64) (live int64) {
