@@ -127,8 +127,8 @@ func throttle(rate func() float64) func(context.Context, int) error {
 			due = time.Now()
 			return ctx.Err()
 		}
-		// A late timer is made up for, an fsync or a stall is not: with 100 ms of credit
-		// compaction ran for so long without a pause, and p99 of puts was 5 ms.
+		// A late timer is made up for. An fsync or a stall is not: compaction would run
+		// for as long without a pause.
 		if ago := time.Now().Add(-2 * time.Millisecond); due.Before(ago) {
 			due = ago
 		}
