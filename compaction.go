@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/annalsdb/annals/compact"
@@ -230,7 +231,7 @@ func (s *Store) compactLocked(ctx context.Context, inputs []uint64, pace func(co
 		return stats, ErrClosed
 	}
 	defer v.release()
-	var lost error
+	var lost atomic.Pointer[error]
 	job, footers, err := s.plan(v, inputs, &lost)
 	if err != nil || len(footers) == 0 {
 		return stats, err
@@ -249,15 +250,15 @@ func (s *Store) compactLocked(ctx context.Context, inputs []uint64, pace func(co
 		}
 		return stats, err
 	}
-	if lost != nil {
-		return stats, s.abandon(result, nil, lost)
+	if err := lost.Load(); err != nil {
+		return stats, s.abandon(result, nil, *err)
 	}
 	stats = statsOf(footers, result)
 	return stats, s.adopt(ctx, footers, result, pace)
 }
 
 // plan makes a job of the inputs that are still there.
-func (s *Store) plan(v *version, inputs []uint64, lost *error) (*compact.Job, []segment.Footer, error) {
+func (s *Store) plan(v *version, inputs []uint64, lost *atomic.Pointer[error]) (*compact.Job, []segment.Footer, error) {
 	m := s.manifest.copy()
 	slices.SortFunc(m.Sealed, func(a, b segment.Footer) int { return int(int64(a.First) - int64(b.First)) })
 	job := &compact.Job{
@@ -289,8 +290,8 @@ func (s *Store) plan(v *version, inputs []uint64, lost *error) (*compact.Job, []
 // judge returns what becomes of a record. A tombstone, or a key that expired, may
 // go only when no segment outside the inputs can hold an older record of the key:
 // none begins below its number. lost is set if the index can't tell: then the job
-// must come to nothing.
-func (s *Store) judge(outside uint64, lost *error) func(*segment.View, string) compact.Verdict {
+// must come to nothing. Lines are judged by several goroutines.
+func (s *Store) judge(outside uint64, lost *atomic.Pointer[error]) func(*segment.View, string) compact.Verdict {
 	grace := s.opts.Compaction.Grace.Microseconds()
 	now := s.clock.trusted(s.opts.Compaction.Grace)
 	return func(v *segment.View, name string) compact.Verdict {
@@ -299,7 +300,8 @@ func (s *Store) judge(outside uint64, lost *error) func(*segment.View, string) c
 		}
 		e, alive, err := s.index.Get(name)
 		if err != nil {
-			*lost = s.indexError(err)
+			err = s.indexError(err)
+			lost.Store(&err)
 			return compact.Keep
 		}
 		oldest := v.Seq <= outside

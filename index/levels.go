@@ -30,8 +30,10 @@ func (l *levels) below(key string) (e Entry, ok bool, err error) {
 	if l.table == nil {
 		return Entry{}, false, nil
 	}
-	e, ok, err = l.table.Get(key)
-	return e, ok && !l.table.isGone(e.Segment), err
+	if e, ok, err = l.table.Get(key); !ok || l.table.isGone(e.Segment) {
+		return Entry{}, false, err
+	}
+	return e, true, nil
 }
 
 // entry returns what a change says of its key.
