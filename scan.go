@@ -3,6 +3,7 @@ package annals
 import (
 	"iter"
 	"math"
+	"sync"
 	"sync/atomic"
 
 	"github.com/annalsdb/annals/index"
@@ -70,7 +71,8 @@ func (s *Snapshot) scanValues(from, to string, r Range, yield func(Entry, error)
 	if r.Limit > 0 {
 		left, size = r.Limit, min(r.Limit, moreChunk)
 	}
-	var c chunk
+	c := chunks.Get().(*chunk)
+	defer c.free()
 	var lost error
 	for e, err := range s.index.Range(from, to, r.Reverse) {
 		if err != nil {
@@ -200,6 +202,21 @@ type chunk struct {
 type row struct {
 	value []byte
 	err   error
+}
+
+// chunks are the first ones of scans that have ended: a short scan would take much of
+// its time to make room for its rows.
+var chunks = sync.Pool{New: func() any { return new(chunk) }}
+
+// free gives a chunk back without what belongs to the caller or the index.
+func (c *chunk) free() {
+	clear(c.entries[:cap(c.entries)])
+	clear(c.rows[:cap(c.rows)])
+	c.clear()
+	c.block = nil
+	if len(c.lines) <= chunkBytes {
+		chunks.Put(c)
+	}
 }
 
 func (c *chunk) add(e index.Entry) {
