@@ -304,21 +304,31 @@ func (c *chunk) readRun(s *Snapshot, entries []index.Entry, start int64, size in
 	if len(c.lines) < size {
 		c.lines = make([]byte, max(size, 2*len(c.lines)))
 	}
-	if _, err := f.ReadAt(c.lines[:size], start); err != nil {
-		c.readAlone(s, f, entries) // to tell which of them it is
-		return
-	}
+	n, err := f.ReadAt(c.lines[:size], start)
 	for i := range entries {
 		e := &entries[i]
-		at := int64(e.Offset) - start
-		v, err := decodeAs(c.lines[at:at+int64(e.Len)], e)
-		if err != nil {
-			c.rows = append(c.rows, row{err: s.core.damaged(f, *e, err)})
-		} else {
-			c.rows = append(c.rows, row{value: c.keep(&v)})
+		at := int(int64(e.Offset) - start)
+		switch end := at + int(e.Len); {
+		case err == nil || end <= n:
+			c.decode(s, f, e, c.lines[at:end])
+		case at <= n: // this is the line that can't be read
+			c.rows = append(c.rows, row{err: s.core.readError(f, *e, err)})
+			c.bytes -= int(e.Len)
+		default:
+			c.readAlone(s, f, entries[i:i+1])
 		}
-		c.bytes -= int(e.Len)
 	}
+}
+
+// decode adds the row of an entry whose line is there.
+func (c *chunk) decode(s *Snapshot, f *segmentFile, e *index.Entry, line []byte) {
+	v, err := decodeAs(line, e)
+	if err != nil {
+		c.rows = append(c.rows, row{err: s.core.damaged(f, *e, err)})
+	} else {
+		c.rows = append(c.rows, row{value: c.keep(&v)})
+	}
+	c.bytes -= int(e.Len)
 }
 
 // readAlone reads rows one by one.
