@@ -355,6 +355,7 @@ func (s *Store) adopt(ctx context.Context, footers []segment.Footer, result *com
 		return s.indexError(err)
 	}
 	s.files.retire(inputs) // 8
+	s.checkpoints.note(int(result.Kept), s.opts.noteEvery())
 	return nil
 }
 

@@ -191,15 +191,18 @@ func (a *ahead) hand(c *chunk) bool {
 type chunk struct {
 	entries []index.Entry
 	rows    []row        // of the first entries: all, unless there was no reading on
-	bytes   int          // of the lines of entries that are not yet read
-	lines   []byte       // room for lines that lie behind each other
+	bytes   int          // of the lines of entries that are not yet decoded
+	lines   []byte       // room for lines
+	used    int          // of it
 	block   []byte       // room for values, the caller's once they are in it
 	fetched byte         // so that the compiler leaves fetchKeys alone
 	stopped *atomic.Bool // nobody wants the rows any more; may be nil
 }
 
-// row is what was read for an entry.
+// row is what was read for an entry: the line, which is not yet checked, or the value
+// of a long one, or why it can't be had.
 type row struct {
+	line  []byte
 	value []byte
 	err   error
 }
@@ -224,9 +227,13 @@ func (c *chunk) add(e index.Entry) {
 	c.bytes += int(e.Len)
 }
 
-func (c *chunk) clear() { c.entries, c.rows, c.bytes = c.entries[:0], c.rows[:0], 0 }
+func (c *chunk) clear() {
+	c.entries, c.rows, c.bytes, c.used = c.entries[:0], c.rows[:0], 0, 0
+}
 
-// yield yields the rows, and false if the loop has ended.
+// yield checks and yields the rows, and false if the loop has ended. Of a long scan
+// it is the loop's goroutine that checks, while the other one fetches the next lines:
+// they have about as much to do.
 func (c *chunk) yield(s *Snapshot, yield func(Entry, error) bool) bool {
 	for i := range c.entries {
 		if s.ended() {
@@ -234,6 +241,9 @@ func (c *chunk) yield(s *Snapshot, yield func(Entry, error) bool) bool {
 			return false
 		}
 		e, r := &c.entries[i], &c.rows[i]
+		if r.line != nil {
+			c.decode(s, e, r)
+		}
 		entry := Entry{Key: e.Key, Value: r.value, Seq: e.Seq}
 		if r.err == nil {
 			entry.Expires = timeOf(e.Expires)
@@ -254,6 +264,7 @@ func (c *chunk) read(s *Snapshot) {
 	}
 	defer s.leave()
 	c.fetchKeys()
+	c.makeRoom()
 	for first := 0; first < len(c.entries) && !(c.stopped != nil && c.stopped.Load()); {
 		start, size, n := c.run(first)
 		c.readRun(s, c.entries[first:first+n], start, size)
@@ -294,40 +305,52 @@ func (c *chunk) run(first int) (start int64, size, n int) {
 	return start, int(end - start), n
 }
 
-// readRun reads the rows of entries that lie behind each other.
+// makeRoom makes room for all lines but those that are read alone.
+func (c *chunk) makeRoom() {
+	need := 0
+	for i := range c.entries {
+		if n := int(c.entries[i].Len); n <= maxDesk {
+			need += n
+		}
+	}
+	if len(c.lines) < need {
+		c.lines = make([]byte, max(need, 2*len(c.lines)))
+	}
+}
+
+// readRun reads the lines of entries that lie behind each other.
 func (c *chunk) readRun(s *Snapshot, entries []index.Entry, start int64, size int) {
 	f := s.version.byID[entries[0].Segment]
-	if size > maxDesk && len(entries) == 1 {
+	if size > len(c.lines)-c.used { // there is a long one among them
 		c.readAlone(s, f, entries)
 		return
 	}
-	if len(c.lines) < size {
-		c.lines = make([]byte, max(size, 2*len(c.lines)))
-	}
-	n, err := f.ReadAt(c.lines[:size], start)
+	lines := c.lines[c.used : c.used+size : c.used+size]
+	c.used += size
+	n, err := f.ReadAt(lines, start)
 	for i := range entries {
 		e := &entries[i]
 		at := int(int64(e.Offset) - start)
 		switch end := at + int(e.Len); {
 		case err == nil || end <= n:
-			c.decode(s, f, e, c.lines[at:end])
+			c.rows = append(c.rows, row{line: lines[at:end]})
 		case at <= n: // this is the line that can't be read
 			c.rows = append(c.rows, row{err: s.core.readError(f, *e, err)})
-			c.bytes -= int(e.Len)
 		default:
 			c.readAlone(s, f, entries[i:i+1])
 		}
 	}
 }
 
-// decode adds the row of an entry whose line is there.
-func (c *chunk) decode(s *Snapshot, f *segmentFile, e *index.Entry, line []byte) {
-	v, err := decodeAs(line, e)
+// decode checks a line and takes the value out of it.
+func (c *chunk) decode(s *Snapshot, e *index.Entry, r *row) {
+	v, err := decodeAs(r.line, e)
 	if err != nil {
-		c.rows = append(c.rows, row{err: s.core.damaged(f, *e, err)})
+		r.err = s.core.damaged(s.version.byID[e.Segment], *e, err)
 	} else {
-		c.rows = append(c.rows, row{value: c.keep(&v)})
+		r.value = c.keep(&v)
 	}
+	r.line = nil
 	c.bytes -= int(e.Len)
 }
 
@@ -337,7 +360,7 @@ func (c *chunk) readAlone(s *Snapshot, f *segmentFile, entries []index.Entry) {
 	defer desks.Put(d)
 	for _, e := range entries {
 		entry, err := s.core.read(f, e, d)
-		c.rows = append(c.rows, row{entry.Value, err})
+		c.rows = append(c.rows, row{value: entry.Value, err: err})
 		c.bytes -= int(e.Len)
 	}
 }
