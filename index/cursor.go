@@ -71,7 +71,7 @@ type tableCursor struct {
 	back     bool
 	page     int64
 	list     []Entry // of the page, what is left
-	buf      []Entry
+	decoded  decoded
 }
 
 // cursor returns a cursor over the keys from one up to another.
@@ -103,14 +103,14 @@ func (t *Table) cursor(from, to string, reverse bool) (*tableCursor, error) {
 func (c *tableCursor) load() (err error) {
 	c.list = nil
 	for len(c.list) == 0 && c.page >= 0 && c.page < int64(c.t.t.dataPages) {
-		if c.buf, err = c.t.decode(uint32(c.page), c.buf[:0]); err != nil {
+		if err = c.t.decode(uint32(c.page), &c.decoded); err != nil {
 			return err
 		}
 		c.page++
 		if c.back {
 			c.page -= 2
 		}
-		c.list = c.buf
+		c.list = c.decoded.list
 		byKey := func(e Entry, key string) int { return strings.Compare(e.Key, key) }
 		if n := len(c.list); n > 0 && c.to != "" && c.list[n-1].Key >= c.to {
 			i, _ := slices.BinarySearchFunc(c.list, c.to, byKey)

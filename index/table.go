@@ -275,28 +275,38 @@ func innerAt(p []byte, i int) (key []byte, child uint32, ok bool) {
 	return p[at+k:][:n], binary.LittleEndian.Uint32(p[at+k+int(n):]), true
 }
 
-// decode appends the entries of a data page to list. Their keys share one string.
-func (t *Table) decode(n uint32, list []Entry) (_ []Entry, err error) {
+// decoded is a data page, taken apart. A cursor keeps its memory for the next page.
+type decoded struct {
+	list []Entry
+	keys []byte
+	ends []int // of each key in keys
+}
+
+// decode takes the entries of a data page. Their keys share one string.
+func (t *Table) decode(n uint32, d *decoded) (err error) {
 	defer catch(t, &err, debug.SetPanicOnFault(true))
 	p, err := t.page(n, dataPage)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var keys strings.Builder
-	keys.Grow(pageBytes)
+	d.list, d.keys, d.ends = d.list[:0], d.keys[:0], d.ends[:0]
 	rest, raw := p[pageHead:pageBytes], rawEntry{}
 	for range pageCount(p) {
 		var whole bool
 		if rest, whole = parseEntry(rest, &raw); !whole {
-			return nil, damaged(n, "an entry that can't be read")
+			return damaged(n, "an entry that can't be read")
 		}
-		at := keys.Len()
-		keys.Write(raw.key)
-		e, ok := t.entry(&raw, keys.String()[at:])
+		e, ok := t.entry(&raw, "")
 		if !ok {
-			return nil, damaged(n, "an entry in no segment")
+			return damaged(n, "an entry in no segment")
 		}
-		list = append(list, e)
+		d.keys = append(d.keys, raw.key...)
+		d.ends = append(d.ends, len(d.keys))
+		d.list = append(d.list, e)
 	}
-	return list, nil
+	keys, begin := string(d.keys), 0
+	for i, end := range d.ends {
+		d.list[i].Key, begin = keys[begin:end], end
+	}
+	return nil
 }
