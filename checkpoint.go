@@ -217,6 +217,9 @@ func (s *Store) durableUpTo(ctx context.Context, seq uint64) error {
 	if s.log.Closed() {
 		return nil // with all that it had, or there would be no INDEX
 	}
+	if err := s.log.Failure(); err != nil {
+		return &FailedError{Err: err}
+	}
 	durable, err := s.log.Sync(ctx)
 	if err == nil && durable < seq {
 		err = fmt.Errorf("annals: the log is durable up to %d, the index goes up to %d", durable, seq)

@@ -126,6 +126,7 @@ func (x *Index) Replace(inputs []uint64, outputs [][]Change) {
 	for _, n := range inputs {
 		delete(x.mu.usage, n)
 	}
+	x.mu.recent = nil
 }
 
 // Blocks yields the blocks that can hold samples of the series with a sequence

@@ -128,6 +128,7 @@ func Restore(t *Table, last uint64, listed func(segment uint64) bool) (b *Builde
 		}
 		x.mu.len += int(u.Keys)
 	}
+	x.mu.recent = nil
 	x.mu.log = slices.DeleteFunc(x.mu.log, func(t *stretch) bool { return !listed(t.segment) })
 	x.mu.last = last
 	return &Builder{x: x, base: last}, nil

@@ -83,12 +83,14 @@ type Index struct {
 
 	mu struct {
 		sync.RWMutex
-		usage   map[uint64]*Usage
-		log     []*stretch // of each segment with blocks, in the order of their first seq; copied when changed
-		series  *seriesTable
-		last    uint64 // the greatest seq applied
-		len     int    // keys
-		changes uint64 // how often something has changed
+		usage         map[uint64]*Usage
+		recent        *Usage // of recentSegment: most changes are in one
+		recentSegment uint64
+		log           []*stretch // of each segment with blocks, in the order of their first seq; copied when changed
+		series        *seriesTable
+		last          uint64 // the greatest seq applied
+		len           int    // keys
+		changes       uint64 // how often something has changed
 	}
 }
 
@@ -165,43 +167,56 @@ func (x *Index) applyLocked(top *overlay, c *Change) {
 	switch c.Op {
 	case Put:
 		e := Entry{Key: c.Name, Seq: c.Seq, Expires: c.Expires, Pos: c.Pos}
-		x.leaveLocked(c.Name)
+		x.replaceLocked(top, &e, false)
 		x.enterLocked(&e)
-		top.put(&e, false)
 	case Delete:
 		x.usageLocked(c.Segment).Tombstones += int64(c.Len)
-		if x.leaveLocked(c.Name) {
-			top.put(&Entry{Key: c.Name, Seq: c.Seq}, true)
-		}
+		x.replaceLocked(top, &Entry{Key: c.Name, Seq: c.Seq}, true)
 	case Sample:
 		x.usageLocked(c.Segment).Samples += int64(c.Len)
 		x.mu.series.add(c, true)
 	}
 }
 
-// enterLocked and leaveLocked count an entry in and out. A key whose entry can't be
-// read, because the table is damaged, stays in the count: its segment then goes
-// later than it might.
+// enterLocked counts an entry in.
 func (x *Index) enterLocked(e *Entry) {
 	x.usageLocked(e.Segment).enter(e)
 	x.mu.len++
 }
 
-func (x *Index) leaveLocked(key string) (was bool) {
-	old, had, err := x.levels.Load().get(key)
+// replaceLocked makes e the latest change of its key, and counts the entry out that
+// the key had. One that can't be read, because the table is damaged, stays in the
+// count: its segment then goes later than it might.
+func (x *Index) replaceLocked(top *overlay, e *Entry, deleted bool) {
+	top.reserve()
+	at, h, r := top.slot(e.Key)
+	var old Entry
+	var had bool
+	var err error
+	if r != 0 {
+		old, had, _ = top.entry(r, "")
+	} else {
+		old, had, err = x.levels.Load().below(e.Key)
+	}
 	if had {
 		x.usageLocked(old.Segment).leave(&old)
 		x.mu.len--
 	}
-	return had || err != nil
+	if had || err != nil || !deleted {
+		top.putAt(at, h, r, e, deleted)
+	}
 }
 
 func (x *Index) usageLocked(segment uint64) *Usage {
+	if x.mu.recent != nil && x.mu.recentSegment == segment {
+		return x.mu.recent
+	}
 	u := x.mu.usage[segment]
 	if u == nil {
 		u = &Usage{}
 		x.mu.usage[segment] = u
 	}
+	x.mu.recent, x.mu.recentSegment = u, segment
 	return u
 }
 

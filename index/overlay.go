@@ -95,40 +95,48 @@ func entryOf(b []byte) (e Entry, deleted bool) {
 
 // find returns the latest change of a key, 0 if it has none.
 func (o *overlay) find(key string) ref {
-	h := o.hash(key)
+	_, _, r := o.slot(key)
+	return r
+}
+
+// slot returns where in the hash table a key is, or would be, the hash that belongs
+// there, and its latest change.
+func (o *overlay) slot(key string) (at *atomic.Uint64, h uint32, r ref) {
+	h = o.hash(key)
 	s := o.slots.Load()
 	mask := uint32(len(s.list) - 1)
 	for i := h & mask; ; i = (i + 1) & mask {
-		v := s.list[i].Load()
+		at = &s.list[i]
+		v := at.Load()
 		if v == 0 {
-			return 0
+			return at, h, 0
 		}
-		if r := ref(v); uint32(v>>32) == h && string(keyOf(o.at(r))) == key {
-			return r
+		if r = ref(v); uint32(v>>32) == h && string(keyOf(o.at(r))) == key {
+			return at, h, r
 		}
 	}
 }
 
 // put makes e the latest change of its key. The caller holds Index.mu.
 func (o *overlay) put(e *Entry, deleted bool) {
-	r := o.append(e, deleted)
-	s := o.slots.Load()
-	if s.used >= len(s.list)/4*3 {
-		s = s.grown()
-		o.slots.Store(s)
+	o.reserve()
+	at, h, r := o.slot(e.Key)
+	o.putAt(at, h, r, e, deleted)
+}
+
+// reserve makes room in the hash table for one more key.
+func (o *overlay) reserve() {
+	if s := o.slots.Load(); s.used >= len(s.list)/4*3 {
+		o.slots.Store(s.grown())
 	}
-	h := o.hash(e.Key)
-	mask := uint32(len(s.list) - 1)
-	for i := h & mask; ; i = (i + 1) & mask {
-		v := s.list[i].Load()
-		if v == 0 {
-			s.used++
-		} else if uint32(v>>32) != h || string(keyOf(o.at(ref(v)))) != e.Key {
-			continue
-		}
-		s.list[i].Store(uint64(h)<<32 | uint64(r))
-		return
+}
+
+// putAt is put for a key whose slot is known, since reserve.
+func (o *overlay) putAt(at *atomic.Uint64, h uint32, before ref, e *Entry, deleted bool) {
+	if before == 0 {
+		o.slots.Load().used++
 	}
+	at.Store(uint64(h)<<32 | uint64(o.append(e, deleted)))
 }
 
 // grown returns a table twice as large with the same in it. Who looks into the old
