@@ -228,10 +228,10 @@ func (o *overlay) next(r ref) ref {
 // walk calls fn with each change from one up to another, in their order.
 func (o *overlay) walk(from, to ref, fn func(ref)) {
 	for r := from; r < to; {
-		free := chunkRefs - r%chunkRefs
-		// A sequence number is never 0: what begins with it is the rest of a chunk.
-		if free*refUnit < changeHead || binary.LittleEndian.Uint64(o.at(r)) == 0 {
-			r += free
+		// What is too short for a change, or begins with sequence number 0, is the rest
+		// of a chunk. Of the first chunk, which grows, even that may be missing.
+		if b := o.at(r); len(b) < changeHead || binary.LittleEndian.Uint64(b) == 0 {
+			r += chunkRefs - r%chunkRefs
 			continue
 		}
 		fn(r)
