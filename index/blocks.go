@@ -118,6 +118,7 @@ func (x *Index) Replace(inputs []uint64, outputs [][]Change) {
 			t.add(&changes[i], x.mu.series.id(&changes[i]))
 			x.usageLocked(t.segment).Samples += int64(changes[i].Len)
 		}
+		x.mu.samples += len(changes)
 		t.closeBlock()
 		log = append(log, t)
 	}

@@ -31,6 +31,7 @@ func (b *Builder) Add(c *Change, inOrder bool) {
 	case Sample:
 		x.usageLocked(c.Segment).Samples += int64(c.Len)
 		x.mu.series.add(c, c.Seq > b.base)
+		x.mu.samples++
 	case Delete:
 		x.usageLocked(c.Segment).Tombstones += int64(c.Len)
 		fallthrough

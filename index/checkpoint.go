@@ -10,6 +10,8 @@ type Checkpoint struct {
 	last   uint64
 	state  []byte
 	long   []Entry // their keys do not fit into a table
+
+	samples int // of Index.mu.samples, those that are in it
 }
 
 // Freeze begins a checkpoint of the present state. There must be one at a time. One
@@ -17,23 +19,29 @@ type Checkpoint struct {
 func (x *Index) Freeze() *Checkpoint {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	now := x.freezeLocked()
+	return &Checkpoint{x: x, levels: now, last: x.mu.last, state: x.appendStateLocked(nil), samples: x.mu.samples}
+}
+
+// freezeLocked has a new overlay take the changes from now on.
+func (x *Index) freezeLocked() *levels {
 	old := x.levels.Load()
 	now := &levels{top: newOverlay(), frozen: append([]*overlay{old.top}, old.frozen...), table: old.table}
 	x.levels.Store(now)
 	x.current.Store(nil)
-	return &Checkpoint{x: x, levels: now, last: x.mu.last, state: x.appendStateLocked(nil)}
+	return now
 }
 
 // Last is the greatest sequence number in the checkpoint.
 func (c *Checkpoint) Last() uint64 { return c.last }
 
-// Changes is how many changes have come since the table was made, and how many
-// entries that has.
+// Changes is how many changes have come since the table was made, samples and
+// what compaction has moved included, and how many entries the table has.
 func (x *Index) Changes() (changes, entries int) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	l := x.levels.Load()
-	changes = l.top.count
+	changes = x.mu.samples + l.top.count
 	for _, o := range l.frozen {
 		changes += o.count
 	}
@@ -87,6 +95,7 @@ func (c *Checkpoint) Adopt(t *Table) {
 		frozen: append(slices.Clone(now.frozen[:len(now.frozen)-len(c.levels.frozen)]), longOverlay(c.long)...),
 		table:  t,
 	})
+	x.mu.samples -= c.samples
 	x.current.Store(nil)
 }
 

@@ -78,6 +78,7 @@ func (u *Usage) leave(e *Entry) {
 // Index is safe for concurrent use. Get takes no lock.
 type Index struct {
 	levels  atomic.Pointer[levels]
+	limit   ref                      // of an overlay
 	writing atomic.Uint64            // odd while several changes become visible at once
 	current atomic.Pointer[Snapshot] // of this very state; nil if none was taken
 
@@ -90,6 +91,7 @@ type Index struct {
 		series        *seriesTable
 		last          uint64 // the greatest seq applied
 		len           int    // keys
+		samples       int    // how many came since the table was made, for Changes
 		changes       uint64 // how often something has changed
 	}
 }
@@ -98,7 +100,7 @@ type Index struct {
 func New() *Index { return newIndex(nil) }
 
 func newIndex(t *Table) *Index {
-	x := &Index{}
+	x := &Index{limit: maxOverlay}
 	x.levels.Store(&levels{top: newOverlay(), table: t})
 	x.mu.usage = map[uint64]*Usage{}
 	x.mu.series = newSeriesTable()
@@ -138,6 +140,9 @@ func (x *Index) Last() uint64 {
 // lock is what every change begins with.
 func (x *Index) lock() {
 	x.mu.Lock()
+	if x.levels.Load().top.end > x.limit {
+		x.freezeLocked()
+	}
 	x.mu.changes++
 	x.current.Store(nil)
 }
@@ -175,6 +180,7 @@ func (x *Index) applyLocked(top *overlay, c *Change) {
 	case Sample:
 		x.usageLocked(c.Segment).Samples += int64(c.Len)
 		x.mu.series.add(c, true)
+		x.mu.samples++
 	}
 }
 

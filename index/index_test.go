@@ -158,6 +158,7 @@ func TestIndexAgainstModel(t *testing.T) {
 	rng := seed.Rand(t)
 	for range 6 {
 		m, x := newModel(), New()
+		x.limit = 500 // units of eight bytes: some tens of changes
 		apply := func() {
 			var batch []Change
 			for range 1 + rng.IntN(5) {

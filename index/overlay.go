@@ -239,5 +239,6 @@ func (o *overlay) walk(from, to ref, fn func(ref)) {
 	}
 }
 
-// full tells whether there is no room for many more changes: refs have 32 bits.
-func (o *overlay) full() bool { return o.end > 1<<31 }
+// maxOverlay is how far an overlay grows, 16 GiB, before another one is begun: refs
+// have 32 bits.
+const maxOverlay = 1 << 31
