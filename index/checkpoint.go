@@ -92,21 +92,22 @@ func (c *Checkpoint) Adopt(t *Table) {
 	now := x.levels.Load()
 	x.levels.Store(&levels{
 		top:    now.top,
-		frozen: append(slices.Clone(now.frozen[:len(now.frozen)-len(c.levels.frozen)]), longOverlay(c.long)...),
+		frozen: append(slices.Clone(now.frozen[:len(now.frozen)-len(c.levels.frozen)]), longOverlay(c.long, nil)...),
 		table:  t,
 	})
 	x.mu.samples -= c.samples
 	x.current.Store(nil)
 }
 
-// longOverlay holds the entries that do not fit into a table, if there are any.
-func longOverlay(long []Entry) []*overlay {
+// longOverlay holds the entries that do not fit into a table, if there are any. Of
+// those in a segment that is gone it knows no more than that they were there.
+func longOverlay(long []Entry, gone func(segment uint64) bool) []*overlay {
 	if len(long) == 0 {
 		return nil
 	}
 	o := newOverlay()
 	for i := range long {
-		o.put(&long[i], false)
+		o.put(&long[i], gone != nil && gone(long[i].Segment))
 	}
 	return []*overlay{o}
 }
@@ -124,7 +125,7 @@ func Restore(t *Table, last uint64, listed func(segment uint64) bool) (b *Builde
 		return nil, &TableError{Reason: "its state can't be read"}
 	}
 	l := x.levels.Load()
-	x.levels.Store(&levels{top: l.top, frozen: longOverlay(slices.DeleteFunc(long, func(e Entry) bool { return !listed(e.Segment) })), table: t})
+	x.levels.Store(&levels{top: l.top, frozen: longOverlay(long, func(n uint64) bool { return !listed(n) }), table: t})
 	for _, n := range t.Segments() {
 		if !listed(n) {
 			t.forget(n)

@@ -57,7 +57,7 @@ func (m *model) open() *modelSegment { return m.segments[len(m.segments)-1] }
 // change makes one more record.
 func (m *model) change(rng *rand.Rand) Change {
 	m.seq++
-	c := Change{Seq: m.seq, Name: fmt.Sprintf("k%02d", rng.IntN(60)), Pos: Pos{Len: uint32(50 + rng.IntN(9000))}}
+	c := Change{Seq: m.seq, Name: nameOf(rng.IntN(60)), Pos: Pos{Len: uint32(50 + rng.IntN(9000))}}
 	switch rng.IntN(6) {
 	case 0:
 		c.Op = Delete
@@ -72,6 +72,14 @@ func (m *model) change(rng *rand.Rand) Change {
 	c = m.open().add(c)
 	m.apply(c)
 	return c
+}
+
+// nameOf makes a key; some fit into no table.
+func nameOf(i int) string {
+	if i%10 == 3 {
+		return fmt.Sprintf("k%02d%01200d", i, 0)
+	}
+	return fmt.Sprintf("k%02d", i)
 }
 
 func (m *model) apply(c Change) {
@@ -158,7 +166,7 @@ func TestIndexAgainstModel(t *testing.T) {
 	rng := seed.Rand(t)
 	for range 6 {
 		m, x := newModel(), New()
-		x.limit = 500 // units of eight bytes: some tens of changes
+		x.limit = 2000 // units of eight bytes: some tens of changes
 		apply := func() {
 			var batch []Change
 			for range 1 + rng.IntN(5) {
@@ -290,7 +298,7 @@ func check(t *testing.T, rng *rand.Rand, m *model, x *Index) {
 	require.Equal(t, len(m.entries), x.Len())
 	require.Equal(t, m.seq, x.Last())
 	for i := range 70 {
-		key := fmt.Sprintf("k%02d", i)
+		key := nameOf(i)
 		e, ok, err := x.Get(key)
 		require.NoError(t, err)
 		want, has := m.entries[key]

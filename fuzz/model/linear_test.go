@@ -120,7 +120,7 @@ func newWorld(t *testing.T, seed uint64, sum *met) *world {
 
 func (w *world) open(fs *faultfs.FS) *annals.Store {
 	db, err := annals.Open(dir, &annals.Options{
-		FS: fs, SegmentSize: 4 << 10, History: 100,
+		FS: fs, SegmentSize: 4 << 10, History: 100, Checkpoint: 10,
 		Compaction: annals.Compaction{MinLive: 0.9, Rate: 1 << 40},
 	})
 	if err != nil {

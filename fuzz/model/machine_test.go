@@ -71,6 +71,7 @@ func newMachine(t *rapid.T, sum *sums) *machine {
 		SegmentSize: rapid.SampledFrom([]int64{4 << 10, 4 << 10, 16 << 10, 1 << 20}).Draw(t, "segment size"),
 		Sync:        rapid.SampledFrom([]annals.SyncPolicy{annals.SyncAlways, annals.SyncAlways, annals.SyncAlways, annals.SyncEvery(time.Hour), annals.SyncNever}).Draw(t, "sync"),
 		History:     rapid.SampledFrom([]int64{0, 0, 10, 1000}).Draw(t, "history"),
+		Checkpoint:  rapid.SampledFrom([]int{0, 1, 5, 1 << 30}).Draw(t, "checkpoint"),
 		Compaction: annals.Compaction{
 			Off:     rapid.SampledFrom([]bool{true, true, false}).Draw(t, "compaction off"),
 			MinLive: rapid.SampledFrom([]float64{0.5, 0.9, 1}).Draw(t, "min live"),

@@ -26,6 +26,7 @@ type setup struct {
 	reopen    bool    // after each step
 	submitted bool    // by Submit instead of Apply
 	stepwise  bool    // each batch as a transaction
+	save      int     // Options.Checkpoint
 }
 
 var genSetup = rapid.Custom(func(t *rapid.T) setup {
@@ -38,6 +39,7 @@ var genSetup = rapid.Custom(func(t *rapid.T) setup {
 		reopen:    rapid.Bool().Draw(t, "reopen"),
 		submitted: rapid.Bool().Draw(t, "submitted"),
 		stepwise:  rapid.Bool().Draw(t, "stepwise"),
+		save:      rapid.SampledFrom([]int{0, 1, 5, 1 << 30}).Draw(t, "save"),
 	}
 })
 
@@ -99,6 +101,7 @@ func play(t *rapid.T, s script, how setup, sum *agreement) []string {
 	wall.Store(1_750_000_000_000_000)
 	o := &annals.Options{
 		FS: fs, SegmentSize: how.segment, Sync: how.sync, History: how.history, Now: func() time.Time { return time.UnixMicro(wall.Load()) },
+		Checkpoint: how.save,
 		Compaction: annals.Compaction{Off: how.minLive == 0, MinLive: how.minLive, Rate: 1 << 40, Grace: time.Nanosecond},
 	}
 	db, err := annals.Open(dir, o)
