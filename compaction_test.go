@@ -789,3 +789,16 @@ func TestSmallStoreIsCleaned(t *testing.T) {
 	require.NotZero(t, db.Stats().Compaction.Runs)
 	eventually(t, "the store is clean", func() bool { st := db.Stats(); return float64(st.Bytes) < 1.4*float64(st.LiveBytes) })
 }
+
+// What weighs the store holds its segments for a moment only, whatever the options.
+func TestWeighingTheStoreLetsGoOfIt(t *testing.T) {
+	for _, history := range []int64{0, 10} {
+		fs := faultfs.New()
+		db, err := Open("/store", &Options{FS: fs, History: history})
+		require.NoError(t, err)
+		put(t, db, "k", "v")
+		db.balance()
+		require.NoError(t, db.Close())
+		require.Zero(t, fs.OpenFiles(), "History %d", history)
+	}
+}

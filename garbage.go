@@ -58,8 +58,11 @@ func (s *Store) balance() (b balance) {
 			b.live += st.Live + st.Held
 		}
 	}
+	if s.opts.History > 0 {
+		return b // the newest records stay as they are
+	}
 	v := s.files.acquire()
-	if v == nil || s.opts.History > 0 { // the newest records stay as they are
+	if v == nil {
 		return b
 	}
 	defer v.release()
