@@ -414,9 +414,7 @@ func (s *Store) moveEntries(inputs []uint64, result *compact.Result, outputs []*
 		}
 		err = errors.Join(err, s.index.Drop(list))
 	}
-	if err == nil {
-		s.index.Replace(inputs, samples)
-	}
+	s.index.Replace(inputs, samples) // samples are in the outputs, whatever became of keys
 	return err
 }
 
