@@ -1,0 +1,474 @@
+package annals
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/annalsdb/annals/fuzz/seed"
+	"github.com/annalsdb/annals/index"
+	"github.com/annalsdb/annals/replace"
+	"github.com/stretchr/testify/require"
+)
+
+// saving are options under which INDEX is written at each Close that follows a
+// change, and by hand, and nothing is compacted but by hand.
+func saving() *Options {
+	return &Options{SegmentSize: minSegment, Checkpoint: 1 << 30, Compaction: Compaction{Off: true}}
+}
+
+func save(t testing.TB, db *Store) {
+	t.Helper()
+	require.NoError(t, db.Checkpoint(t.Context()))
+	require.FileExists(t, indexPath(db.dir))
+}
+
+func indexPath(dir string) string { return filepath.Join(dir, indexName) }
+
+// sight is all that a store shows.
+type sight struct {
+	Scan, Back []string
+	Expiries   []Entry
+	Series     []SeriesInfo
+	Samples    map[string][]string
+	Records    []string
+	Keys       int
+	Counted    uint64 // samples
+	Last       uint64
+	History    uint64
+	Segments   []SegmentStats
+}
+
+// look reads all that a store has.
+func look(t testing.TB, db *Store) sight {
+	t.Helper()
+	st := db.Stats()
+	s := sight{
+		Scan: scan(t, db, Range{}), Back: scan(t, db, Range{Reverse: true, KeysOnly: true}), Series: series(t, db), Samples: map[string][]string{},
+		Keys: st.Keys, Counted: st.Samples, Last: st.LastSeq, History: st.History, Segments: st.Segments,
+	}
+	for e, err := range db.Scan(Range{}) {
+		require.NoError(t, err)
+		point, err := db.Lookup(e.Key)
+		require.NoError(t, err)
+		require.Equal(t, e, point, "what Scan and Lookup say of a key")
+		e.Value = nil
+		s.Expiries = append(s.Expiries, e)
+	}
+	for _, info := range s.Series {
+		s.Samples[info.Name] = plain(samples(t, db, info.Name, Window{}))
+	}
+	if st.LastSeq < st.History {
+		return s // a Watch would wait
+	}
+	for rec, err := range db.Watch(t.Context(), 0) {
+		require.NoError(t, err)
+		s.Records = append(s.Records, fmt.Sprint(rec.Seq, rec.Kind, rec.Key, rec.Series, string(rec.Value)))
+		if rec.Seq >= st.LastSeq {
+			break
+		}
+	}
+	return s
+}
+
+// sameWithoutIndex opens copies of a store's directory with INDEX and without it,
+// for the one to show what the other does, and a reader of it too. It returns what
+// the first said when it was opened.
+func sameWithoutIndex(t testing.TB, dir string, opts *Options) RecoveryReport {
+	t.Helper()
+	with, without := copyDir(t, dir), copyDir(t, dir)
+	require.NoError(t, os.Remove(indexPath(without)))
+	r := openReader(t, with)
+	bare, db := openAt(t, without, opts), openAt(t, with, opts)
+	require.Zero(t, bare.Recovery().Indexed)
+	require.Equal(t, look(t, bare), look(t, db), "with INDEX the store shows something else than without it")
+	if opts.Now == nil { // the reader's clock is that of the machine
+		require.Equal(t, scan(t, bare, Range{}), scan(t, r, Range{}))
+		require.Equal(t, series(t, bare), series(t, r))
+	}
+	report := db.Recovery()
+	require.NoError(t, bare.Close())
+	require.NoError(t, db.Close())
+	return report
+}
+
+// rewriteIndex writes an INDEX anew with another head.
+func rewriteIndex(t testing.TB, path string, change func(h *indexHead)) {
+	t.Helper()
+	table, err := openTable(replace.OS, path)
+	require.NoError(t, err)
+	text, err := index.Head(table)
+	require.NoError(t, err)
+	var h indexHead
+	require.NoError(t, json.Unmarshal(text, &h))
+	b, err := index.Restore(table, h.Last, func(uint64) bool { return true })
+	require.NoError(t, err)
+	x, err := b.Index()
+	require.NoError(t, err)
+	change(&h)
+	text, err = json.Marshal(&h)
+	require.NoError(t, err)
+	temp := filepath.Join(t.TempDir(), "index")
+	file, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE, 0o600)
+	require.NoError(t, err)
+	_, err = x.Freeze().Write(file, rand.Uint64(), text, func(int) error { return nil })
+	require.NoError(t, errors.Join(err, file.Close()))
+	made, err := os.ReadFile(temp)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path, made, 0o600))
+}
+
+// pagesOf returns the offsets of the pages of a kind in an INDEX whose state takes
+// one page.
+func pagesOf(t testing.TB, path string, kind byte) (offsets []int64) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	for at := 0; at < len(text)-2*index.PageSize; at += index.PageSize {
+		if text[at] == kind {
+			offsets = append(offsets, int64(at))
+		}
+	}
+	return offsets
+}
+
+func TestOpenTakesIndexAndShowsTheSame(t *testing.T) {
+	rng := seed.Rand(t)
+	clock := newFakeClock()
+	opts := saving()
+	opts.Now, opts.Compaction.Grace = clock.Now, time.Nanosecond
+	db := open(t, opts)
+	want := model{}
+	var all []Sample
+	for round := range 12 {
+		all = churn(t, rng, db, want, all, 120)
+		long := strings.Repeat("long ", 200+rng.IntN(3)) + fmt.Sprint(rng.IntN(3)) // 1,000 bytes and more
+		want[long] = fmt.Sprint("round ", round)
+		put(t, db, long, want[long])
+		put(t, db, fmt.Sprint("ttl ", round), "1", TTL(time.Duration(rng.IntN(4))*time.Hour))
+		clock.move(time.Hour)
+		if rng.IntN(2) == 0 {
+			save(t, db)
+			all = churn(t, rng, db, want, all, rng.IntN(100))
+		}
+		if rng.IntN(3) == 0 {
+			compactAll(t, db)
+		}
+		if report := sameWithoutIndex(t, withIndexOf(t, killed(t, db), db), opts); report.Indexed > 0 {
+			require.False(t, report.Clean)
+		}
+		before := look(t, db)
+		db = reopen(t, db, opts)
+		after := look(t, db)
+		for i := range after.Segments {
+			before.Segments[i].Open = false // Close has sealed it
+			before.Segments[i].Bytes = after.Segments[i].Bytes
+		}
+		before.Segments = before.Segments[:len(after.Segments)] // and removed it, if it was empty
+		require.Equal(t, before, after)
+		r := db.Recovery()
+		require.True(t, r.Clean)
+		require.Equal(t, db.Stats().LastSeq, r.Indexed)
+		require.Zero(t, r.Replayed, "INDEX stands for all that Close has left")
+		sameWithoutIndex(t, killed(t, db), opts)
+		for key, value := range want {
+			present(t, db, key, value)
+		}
+		for i := range 3 {
+			name := fmt.Sprint("s", i)
+			require.Equal(t, plain(window(all, name, Window{})), plain(samples(t, db, name, Window{})))
+		}
+	}
+}
+
+// withIndexOf makes sure that a copy of a store's directory has an INDEX.
+func withIndexOf(t testing.TB, dir string, db *Store) string {
+	t.Helper()
+	if _, err := os.Stat(indexPath(dir)); errors.Is(err, fs.ErrNotExist) {
+		save(t, db)
+		return killed(t, db)
+	}
+	return dir
+}
+
+func TestOnlyTheTailIsReadAfterAKill(t *testing.T) {
+	opts := saving()
+	db := open(t, opts)
+	for i := range 300 {
+		put(t, db, fmt.Sprintf("k%03d", i), fmt.Sprint(i))
+		_, err := db.Append("s", []byte("1"))
+		require.NoError(t, err)
+	}
+	save(t, db)
+	st := db.Stats()
+	for i := range 100 {
+		put(t, db, fmt.Sprintf("k%03d", 3*i), "new")
+		_, err := db.Append("s", []byte("2"))
+		require.NoError(t, err)
+	}
+	open := st.Segments[len(st.Segments)-1]
+	require.True(t, open.Open)
+	report := sameWithoutIndex(t, killed(t, db), opts)
+	require.False(t, report.Clean)
+	require.Equal(t, st.LastSeq, report.Indexed)
+	require.Equal(t, db.Stats().LastSeq-open.First+1, report.Replayed, "what was open at the checkpoint, and all that came later")
+	require.Less(t, report.Replayed, uint64(300))
+	save(t, db)
+	compactAll(t, db)
+	report = sameWithoutIndex(t, killed(t, db), opts)
+	require.EqualValues(t, 300+400, report.Replayed, "INDEX stands for no segment any more, and for every number still")
+	require.Equal(t, uint64(800), report.Indexed)
+}
+
+// orderFS notes in which order a directory is changed. A sync of it comes before
+// all else once INDEX was removed.
+type orderFS struct {
+	replace.FS
+	mu  sync.Mutex
+	ops []string
+}
+
+func (o *orderFS) note(verb, name string) {
+	if filepath.Base(name) == lockName {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ops = append(o.ops, verb+" "+filepath.Base(name))
+}
+
+func (o *orderFS) OpenFile(name string, flag int, perm fs.FileMode) (replace.File, error) {
+	if flag&(os.O_WRONLY|os.O_RDWR|os.O_CREATE) != 0 {
+		o.note("change", name)
+	}
+	return o.FS.OpenFile(name, flag, perm)
+}
+
+func (o *orderFS) Rename(oldname, newname string) error {
+	o.note("rename", newname)
+	return o.FS.Rename(oldname, newname)
+}
+
+func (o *orderFS) Remove(name string) error {
+	o.note("remove", name)
+	return o.FS.Remove(name)
+}
+
+func (o *orderFS) SyncDir(name string) error {
+	o.note("sync", name)
+	return o.FS.SyncDir(name)
+}
+
+// misfits are an INDEX, at dir, that Open must not take. Some come with a MANIFEST
+// that knows less than they do.
+func misfits(t *testing.T) map[string]func(dir string) {
+	head := func(change func(h *indexHead)) func(string) {
+		return func(dir string) { rewriteIndex(t, indexPath(dir), change) }
+	}
+	at := func(from int64, whence byte) func(string) {
+		return func(dir string) {
+			edit(t, indexPath(dir), func(text []byte) []byte {
+				if whence == 'e' {
+					text[int64(len(text))+from] ^= 1
+				} else {
+					text[from] ^= 1
+				}
+				return text
+			})
+		}
+	}
+	contents := func(change func(text []byte) []byte) func(string) {
+		return func(dir string) { edit(t, indexPath(dir), change) }
+	}
+	return map[string]func(dir string){
+		"another store's":    head(func(h *indexHead) { h.Store = strings.Repeat("0", len(h.Store)) }),
+		"a later MANIFEST's": head(func(h *indexHead) { h.Generation += 100 }),
+		"of a record that is not there": head(func(h *indexHead) {
+			h.Last++
+			h.Generation = 0
+		}),
+		"another format":       head(func(h *indexHead) { h.Annals = 2 }),
+		"no format":            head(func(h *indexHead) { h.Annals = 0 }),
+		"the trailer's sum":    at(-1, 'e'),
+		"the trailer's magic":  at(-index.PageSize+3, 'e'),
+		"the trailer's mark":   at(-index.PageSize+20, 'e'),
+		"the state":            at(-2*index.PageSize, 'e'),
+		"empty":                contents(func([]byte) []byte { return nil }),
+		"a page is missing":    contents(func(text []byte) []byte { return text[:len(text)-index.PageSize] }),
+		"the first is missing": contents(func(text []byte) []byte { return text[index.PageSize:] }),
+		"cut":                  contents(func(text []byte) []byte { return text[:len(text)-1] }),
+		"something else":       contents(func(text []byte) []byte { return []byte("INDEX\n") }),
+		"zeros":                contents(func(text []byte) []byte { return make([]byte, len(text)) }),
+	}
+}
+
+func TestIndexThatDoesNotFitIsRemovedBeforeAnythingIsWritten(t *testing.T) {
+	db := openDamaged(t, filepath.Join(t.TempDir(), "store"), saving())
+	want := model{}
+	for i := range 200 {
+		key := fmt.Sprintf("k%03d", i)
+		want[key] = fmt.Sprint(i)
+		put(t, db, key, want[key])
+	}
+	save(t, db)
+	crashed := killed(t, db)
+	require.NoError(t, db.Close())
+	for _, from := range []string{db.dir, crashed} {
+		for name, spoil := range misfits(t) {
+			t.Run(name+" "+filepath.Base(from), func(t *testing.T) {
+				dir := copyDir(t, from)
+				spoil(dir)
+				before := tree(t, dir)
+				r := openReader(t, dir)
+				want.holds(t, r)
+				require.Zero(t, r.Stats().Recovery.Indexed)
+				sameTree(t, before, tree(t, dir))
+
+				order := &orderFS{FS: replace.OS}
+				db := openAt(t, dir, &Options{FS: order, SegmentSize: minSegment, Compaction: Compaction{Off: true}})
+				require.GreaterOrEqual(t, len(order.ops), 2)
+				require.Equal(t, []string{"remove " + indexName, "sync " + filepath.Base(dir)}, order.ops[:2])
+				require.Contains(t, db.Recovery().Removed, indexName)
+				require.Zero(t, db.Recovery().Indexed)
+				require.EqualValues(t, 200, db.Recovery().Replayed)
+				require.NoFileExists(t, indexPath(dir))
+				want.holds(t, db)
+				put(t, db, "later", "1")
+			})
+		}
+	}
+}
+
+// A MANIFEST that was put back from a copy, with all that it lists, does not know of
+// what a newer INDEX says.
+func TestIndexBesideAStoreThatWasPutBackIsNotTaken(t *testing.T) {
+	db := openDamaged(t, filepath.Join(t.TempDir(), "store"), saving())
+	put(t, db, "k", "old")
+	put(t, db, "deleted later", "1")
+	before := killed(t, db)
+	del(t, db, "deleted later")
+	put(t, db, "k", "new")
+	compactAll(t, db)
+	require.NoError(t, db.Close())
+	text, err := os.ReadFile(indexPath(db.dir))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(indexPath(before), text, 0o600))
+	again := openAt(t, before, saving())
+	require.Zero(t, again.Recovery().Indexed)
+	require.NoFileExists(t, indexPath(before))
+	require.Equal(t, []string{"deleted later=1", "k=old"}, scan(t, again, Range{}))
+}
+
+// manyKeys is a closed store with an INDEX of many pages, and what it holds.
+func manyKeys(t testing.TB) (dir string, want model) {
+	t.Helper()
+	db := openDamaged(t, filepath.Join(t.TempDir(), "store"), &Options{Sync: SyncNever, SegmentSize: 64 << 10, Checkpoint: 1 << 30, Compaction: Compaction{Off: true}})
+	want = model{}
+	for i := range 3000 {
+		key := fmt.Sprintf("key %04d", i)
+		want[key] = fmt.Sprint(i)
+		put(t, db, key, want[key])
+	}
+	require.NoError(t, db.Close())
+	return db.dir, want
+}
+
+func TestDamagedPageOfIndexFailsTheReadsThatNeedItAndNoOther(t *testing.T) {
+	from, want := manyKeys(t)
+	for kind, name := range map[byte]string{1: "data", 2: "inner", 3: "hash"} {
+		pages := pagesOf(t, indexPath(from), kind)
+		require.NotEmpty(t, pages, "%s pages", name)
+		for _, page := range []int64{pages[0], pages[len(pages)/2]} {
+			t.Run(fmt.Sprint(name, page/index.PageSize), func(t *testing.T) {
+				dir := copyDir(t, from)
+				edit(t, indexPath(dir), func(text []byte) []byte { text[page+2000] ^= 1; return text })
+				db := openDamaged(t, dir, &Options{Compaction: Compaction{Off: true}})
+				require.NotZero(t, db.Recovery().Indexed, "its pages are looked at when they are used")
+				blamesIndex(t, db, want, page, kind)
+				segments := segmentsIn(t, dir)
+				if _, err := db.Compact(t.Context(), nil); kind == 2 {
+					require.NoError(t, err, "no order is needed")
+				} else {
+					damagedIndex(t, err, dir, page)
+					require.Equal(t, segments, segmentsIn(t, dir), "nothing was replaced, and nothing is left")
+				}
+				require.Contains(t, strings.Join(db.Stats().Damage, "\n"), indexName)
+				put(t, db, "key 0000", "new")
+				want := maps.Clone(want)
+				want["key 0000"] = "new"
+				require.NoError(t, db.Close())
+				require.NoError(t, os.Remove(indexPath(dir)))
+				again := openAt(t, dir, nil)
+				want.holds(t, again)
+			})
+		}
+	}
+}
+
+// damagedIndex requires an error to say where INDEX is damaged.
+func damagedIndex(t testing.TB, err error, dir string, page int64) {
+	t.Helper()
+	damage := (*CorruptError)(nil)
+	require.ErrorAs(t, err, &damage)
+	require.Equal(t, indexPath(dir), damage.Path)
+	require.Equal(t, page, damage.Offset)
+}
+
+// blamesIndex reads all keys: those that need a page fail, the others are right.
+func blamesIndex(t testing.TB, db *Store, want model, page int64, kind byte) {
+	t.Helper()
+	failed := 0
+	for key, value := range want {
+		have, err := db.Get(key)
+		if err == nil {
+			require.Equal(t, value, string(have))
+			continue
+		}
+		failed++
+		damagedIndex(t, err, db.dir, page)
+		damagedIndex(t, db.Put(key, []byte("new"), IfAbsent()), db.dir, page)
+	}
+	if kind == 2 {
+		require.Zero(t, failed, "a key is found without inner pages")
+		damagedIndex(t, firstError(db.Scan(Range{From: "key 1"})), db.dir, page)
+		return
+	}
+	require.NotZero(t, failed)
+	require.Less(t, failed, len(want)*3/4, "only some of the keys need this page")
+	if kind == 1 {
+		damagedIndex(t, firstError(db.Scan(Range{})), db.dir, page)
+	} else {
+		want.holds(t, db)
+	}
+}
+
+// A key too long for a page lies in INDEX apart, and may lie in a segment that must
+// be read again: then it has moved, and is not dead.
+func TestKeyTooLongForAPageIsFoundInTheSegmentThatWasOpen(t *testing.T) {
+	db := open(t, saving())
+	long := strings.Repeat("k", 1001)
+	put(t, db, long, "old")
+	put(t, db, "short", "1")
+	put(t, db, long, "1")
+	put(t, db, long+"deleted", "1")
+	save(t, db)
+	del(t, db, long+"deleted")
+	put(t, db, long+"later", "1")
+	report := sameWithoutIndex(t, killed(t, db), saving())
+	require.EqualValues(t, 4, report.Indexed)
+	require.EqualValues(t, 6, report.Replayed)
+	require.NoError(t, db.Close())
+	again := openAt(t, db.dir, saving())
+	require.Equal(t, []string{long + "=1", long + "later=1", "short=1"}, scan(t, again, Range{}))
+	present(t, again, long, "1")
+	require.Equal(t, 3, again.Stats().Keys)
+}
