@@ -36,7 +36,7 @@ type indexHead struct {
 	Store      string   `json:"store"`
 	Generation uint64   `json:"generation"` // of MANIFEST
 	Last       uint64   `json:"last"`
-	Segments   []uint64 `json:"segments"` // all whose records are in it
+	Segments   []uint64 `json:"segments"` // all whose records are in it, but for those with damage
 }
 
 const indexFormat = 1
@@ -62,7 +62,8 @@ type checkpoints struct {
 	done   chan struct{}
 	ctx    context.Context
 	cancel context.CancelFunc
-	wait   int // changes that there must be after a failure, before another try
+	patchy []uint64 // segments with damage: the next Open reads them too, to tell it
+	wait   int      // changes that there must be after a failure, before another try
 }
 
 func (s *Store) startCheckpoints() {
@@ -157,7 +158,9 @@ func (s *Store) checkpoint(ctx context.Context) (err error) {
 	}
 	head := indexHead{Annals: indexFormat, Store: m.Store, Generation: m.Generation, Last: frozen.Last()}
 	for i := range m.Sealed {
-		head.Segments = append(head.Segments, m.Sealed[i].Segment)
+		if n := m.Sealed[i].Segment; !slices.Contains(s.checkpoints.patchy, n) {
+			head.Segments = append(head.Segments, n)
+		}
 	}
 
 	path := filepath.Join(s.dir, indexName)

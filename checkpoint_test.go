@@ -472,3 +472,20 @@ func TestKeyTooLongForAPageIsFoundInTheSegmentThatWasOpen(t *testing.T) {
 	present(t, again, long, "1")
 	require.Equal(t, 3, again.Stats().Keys)
 }
+
+// What damage has cost stays told when the log is not read any more.
+func TestIndexDoesNotHideThatSamplesAreLost(t *testing.T) {
+	dir, _, path := compactedSamples(t)
+	flip(t, path, `"val":2`)
+	for round := range 3 {
+		db := openDamaged(t, dir, &Options{Checkpoint: 1, Compaction: Compaction{Off: true}})
+		if round > 0 {
+			require.NotZero(t, db.Recovery().Indexed)
+		}
+		require.ErrorIs(t, firstError(db.Series()), ErrCorrupt, "round %d", round)
+		require.ErrorIs(t, firstError(db.Samples("s", Window{})), ErrCorrupt, "round %d", round)
+		put(t, db, "a", fmt.Sprint(round))
+		save(t, db)
+		require.NoError(t, db.Close())
+	}
+}

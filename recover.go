@@ -47,6 +47,7 @@ type opening struct {
 	files    []*segmentFile
 	damage   []*CorruptError
 	lost     []*CorruptError // of damage, what may have cost samples
+	patchy   []uint64        // segments that were read, and have damage
 	report   RecoveryReport
 }
 
@@ -206,7 +207,7 @@ func (o *opening) replay() error {
 		return nil
 	}
 	o.closeFiles() // INDEX is damaged: the log has all of it
-	o.files, o.damage, o.lost, o.report.Replayed, o.report.Indexed, o.table = nil, nil, nil, 0, 0, nil
+	o.files, o.damage, o.lost, o.patchy, o.report.Replayed, o.report.Indexed, o.table = nil, nil, nil, nil, 0, 0, nil
 	return o.replay()
 }
 
@@ -248,6 +249,9 @@ func (o *opening) replaySealed(f *segment.Footer) error {
 		}
 		o.builder.Damage(f.Segment, p.Offset, f.Bytes, f.First, f.Last)
 		o.lost = append(o.lost, p)
+	}
+	if len(problems) > 0 {
+		o.patchy = append(o.patchy, f.Segment)
 	}
 	o.damage = append(o.damage, problems...)
 	return nil

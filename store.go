@@ -145,6 +145,7 @@ func newStore(op *opening, lock *dirLock) *Store {
 		s.noteDamage(e)
 	}
 	s.files = newFiles(op.files, s.unlink)
+	s.checkpoints.patchy = op.patchy
 	s.manifest.Manifest = op.manifest
 	s.manifest.next.Store(op.manifest.Next)
 	s.log = wal.New(wal.Options{
