@@ -16,7 +16,9 @@
 // A record is one change, a line its bytes, a commit the records that become true
 // together, a batch what one write and one sync carry. A segment is a file of
 // lines: the open one is being written, a sealed one never changes again. A series
-// is a named run of samples. Records are numbered; the number is the seq.
+// is a named run of samples. Records are numbered; the number is the seq. The index
+// tells where the newest record of each key lies; INDEX is the file that it is saved
+// in, a checkpoint of it.
 //
 // # What is promised
 //
@@ -25,6 +27,15 @@
 // crash the store holds a prefix of what was submitted that contains everything
 // acknowledged. What a reader was shown does not disappear. Damaged bytes are never
 // returned as data. DURABILITY.md has the full list, and what proves each.
+//
+// # Opening, reading, compaction
+//
+// Open uses INDEX in place and reads only what came after it; the rest of the log is
+// checked line by line as it is read, so damage in it is found by the reads that
+// need it, and by Verify. A Snapshot costs little and keeps the segments that it
+// needs on the disk until it is closed. What was overwritten, deleted or has expired
+// is taken away by compaction in the background, faster the more of it there is; only
+// if that can't keep up do writers wait for it, and never for long.
 //
 // # Errors
 //

@@ -21,14 +21,17 @@
 //
 // # Memory, and how often a line is read
 //
-// A job needs some 64 MiB, however much it copies. Samples lie in the right order
-// and go straight to an output. Keys are gathered until so many are in memory,
-// sorted, and put aside in a file, if more come; an input that is an output of an
-// earlier job is in order already. Then all of these are merged. So a line of an input
-// is read once, twice if it was put aside, and once more in the output.
+// Samples lie in the right order and go straight to an output. Keys are gathered
+// until 32 MiB of lines are in memory, sorted and, if more come, put aside in a file
+// (a spill: a segment that is never synced or listed). An input that is an output of
+// an earlier job is in order already. Then all of these are merged, each through 128
+// KiB of its lines. So a line of an input is read once, twice if it was put aside,
+// and once more in the output. What the lines take is bounded, whatever the size of
+// the job; what the index must know of each sample that was copied, some 50 bytes, is
+// kept until the end ([Output]), and so is each expired key.
 //
-// Of a large job by hand two inputs are read at a time, and an output is synced and
-// read again while the next is written.
+// Of a large job by hand two inputs are read at a time, by two goroutines with such
+// memory each, and an output is synced and read again while the next is written.
 //
 // A record is copied byte for byte. Keys go to outputs in the order of keys, so
 // that a scan reads forward; samples go to outputs of their own, in the order of

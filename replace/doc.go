@@ -56,6 +56,15 @@
 // a [Spool]. And where the files have a form of their own, [Lock] on a lock file
 // beside them isolates whatever is done to them.
 //
+// # Files as memory
+//
+// What was replaced as a whole and does not change any more can be read as memory:
+// [Map] gives a [Mapping], and a page of it that the system can't bring in, since
+// the file was cut or the disk is bad, is [ErrFault] and not the signal that ends a
+// process. A few numbers that processes show each other while they run are [Words].
+// Both are had where the system keeps mapped memory and files alike; elsewhere one
+// reads and writes.
+//
 // # What to expect
 //
 // Every function returns nil only once all it promises is durable. A

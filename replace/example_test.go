@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -66,6 +68,79 @@ func ExampleBegin() {
 	// line 1
 	// line 2
 	// <nil>
+}
+
+// The new contents need not be made from front to back: here a head that is known
+// only at the end.
+func ExamplePending_WriteAt() {
+	dir, remove := tempDir()
+	defer remove()
+	path := filepath.Join(dir, "list.txt")
+
+	write := func(lines iter.Seq[string]) error {
+		p, err := replace.Begin(path)
+		if err != nil {
+			return err
+		}
+		defer p.Discard()
+		const head = "%4d lines\n"
+		off, n := int64(len(fmt.Sprintf(head, 0))), 0
+		for line := range lines {
+			if _, err := p.WriteAt([]byte(line+"\n"), off); err != nil {
+				return err
+			}
+			off += int64(len(line)) + 1
+			n++
+		}
+		if _, err := p.WriteAt(fmt.Appendf(nil, head, n), 0); err != nil {
+			return err
+		}
+		first := make([]byte, 4)
+		if _, err := p.ReadAt(first, 0); err != nil { // what was written can be read again
+			return err
+		}
+		return p.Commit()
+	}
+	if err := write(slices.Values([]string{"one", "two"})); err != nil {
+		log.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	fmt.Printf("%s%v\n", data, err)
+	// Output:
+	//    2 lines
+	// one
+	// two
+	// <nil>
+}
+
+// A file that does not change any more is read as memory where the system has that,
+// and as a file elsewhere.
+func ExampleMap() {
+	dir, remove := tempDir()
+	defer remove()
+	path := filepath.Join(dir, "words")
+	if err := replace.WriteFile(path, []byte("alpha beta gamma")); err != nil {
+		log.Fatal(err)
+	}
+
+	file, err := replace.OS.OpenFile(path, os.O_RDONLY, 0)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		log.Fatal(err)
+	}
+	var words io.ReaderAt = file
+	if m, err := replace.Map(file, info.Size()); err == nil {
+		defer m.Close()
+		words = m // a page that is not there is ErrFault, and no signal
+	}
+	word := make([]byte, 4)
+	_, err = words.ReadAt(word, 6)
+	fmt.Printf("%s %v\n", word, err)
+	// Output: beta <nil>
 }
 
 func ExampleSyncError() {

@@ -25,7 +25,14 @@
 //	         6. Host.Visible, then the waiters are told, some commits at a time
 //
 // Under SyncEvery and SyncNever the lines are assembled and visible at once, at
-// the place where they will lie; steps 4 and 5 follow behind.
+// the place where they will lie; steps 4 and 5 follow behind. Behind each MiB that
+// is written the disk is asked to begin with it (replace.Hastener), so that the sync
+// has less to do; that promises nothing, but its error is as bad as that of a sync.
+//
+// A commit's memory is its maker's again once the commit is done, and the log's
+// own buffers are used again: a put costs little besides the bytes that it writes.
+// What is queued and not yet visible is therefore looked at only by those who know
+// that it is not done, or hold a lock against its end (the root's pending).
 //
 // # What can go wrong, and why nothing is lost
 //
