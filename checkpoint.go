@@ -241,9 +241,6 @@ func openTable(fsys replace.FS, path string) (_ *index.Table, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if info.Size() > maxIndex {
-		return nil, &index.TableError{Reason: fmt.Sprintf("it is %d bytes long", info.Size())}
-	}
 	if m, err := replace.Map(file, info.Size()); err == nil {
 		table, err := index.OpenTable(m.Bytes())
 		if err != nil {
@@ -253,6 +250,9 @@ func openTable(fsys replace.FS, path string) (_ *index.Table, err error) {
 		runtime.AddCleanup(table, func(m *replace.Mapping) { m.Close() }, m)
 		return table, nil
 	}
+	if info.Size() > maxUnmapped {
+		return nil, &index.TableError{Reason: fmt.Sprintf("it is %d bytes long, and can't be mapped", info.Size())}
+	}
 	data := make([]byte, info.Size())
 	if n, err := file.ReadAt(data, 0); n < len(data) || err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("annals: reading %q: %w", path, err)
@@ -260,8 +260,8 @@ func openTable(fsys replace.FS, path string) (_ *index.Table, err error) {
 	return index.OpenTable(data)
 }
 
-// maxIndex bounds INDEX.
-const maxIndex = 1 << 40
+// maxUnmapped bounds INDEX where it must be read into memory.
+const maxUnmapped = 1 << 30
 
 // findIndex reads INDEX if there is one, before MANIFEST: beside a live writer it
 // then knows of nothing newer than that. One that can't be read is as good as none.

@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sort"
 	"strings"
 	"sync/atomic"
@@ -42,6 +43,10 @@ func (t *trailer) append(b []byte) []byte {
 	}
 	return b
 }
+
+// maxState bounds the state, which is copied into memory: that of a log of about a
+// terabyte.
+const maxState = 512 << 20
 
 func stateSum(state []byte, mark uint64) uint32 {
 	return crc32.Update(uint32(mark), crc32.IEEETable, state)
@@ -88,11 +93,14 @@ func OpenTable(data []byte) (t *Table, err error) {
 	if t.t.dataPages > t.t.innerEnd || t.t.stateBytes > uint64(len(data)) || uint64(t.t.innerEnd)+uint64(t.t.hashPages)+1+statePages+1 != pages {
 		return nil, damaged(uint32(pages-1), fmt.Sprintf("its parts do not add up to %d pages", pages))
 	}
+	if t.t.stateBytes > maxState {
+		return nil, damaged(uint32(pages-1), fmt.Sprintf("a state of %d bytes", t.t.stateBytes))
+	}
 	at := (uint64(t.t.innerEnd) + uint64(t.t.hashPages) + 1) * PageSize
-	t.state = append([]byte(nil), data[at:at+t.t.stateBytes]...)
-	if stateSum(t.state, t.t.mark) != t.t.stateSum {
+	if stateSum(data[at:at+t.t.stateBytes], t.t.mark) != t.t.stateSum {
 		return nil, &TableError{Offset: int64(at), Reason: "its state's checksum is wrong"}
 	}
+	t.state = slices.Clone(data[at : at+t.t.stateBytes])
 	t.checked = make([]atomic.Uint64, pages/64+1)
 	return t, t.readSegments()
 }
