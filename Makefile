@@ -72,7 +72,7 @@ fuzz: ## run each native fuzz target of each module for FUZZTIME
 			go test $$package -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x </dev/null || exit 1; done) || exit 1; done
 
 damage: ## damage small stores at random in a million ways
-	go test ./fuzz -count=1 -v -run 'TestDamage$$' -damage.random=150000 -timeout 120m
+	go test ./fuzz -count=1 -v -run 'TestDamage(BesideIndex)?$$' -damage.random=150000 -damage.index=1 -timeout 180m
 
 vuln: ## known vulnerabilities in what is called; asks vuln.go.dev, so it needs a network and is no part of test
 	@for m in $(MODULES); do echo "govulncheck: $$m"; (cd $$m && go run $(GOVULNCHECK) ./...) || exit 1; done

@@ -55,7 +55,7 @@ func withIndex(t testing.TB, s *damageSubject) damageSubject {
 }
 
 func (sw *damageSweep) runIndexed(all []damageSubject) {
-	n, every := 0, *damageEvery
+	n, every := 0, *damageIndex
 	if underRace {
 		every *= 41
 	}

@@ -26,6 +26,7 @@ import (
 var (
 	damageSeed   = flag.Uint64("damage.seed", 1, "seed of the random damage")
 	damageRandom = flag.Int("damage.random", 500, "cases of random damage of several bytes, in each store")
+	damageIndex  = flag.Int("damage.index", 61, "take only one of so many cases of TestDamageBesideIndex")
 	damageEvery  = flag.Int("damage.every", 1, "take only one of so many cases of TestDamage")
 	damageOnly   = flag.String("damage.only", "", "the one case of TestDamage to run, by its name")
 )
