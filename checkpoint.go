@@ -147,7 +147,11 @@ func (s *Store) Checkpoint(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(c.ctx, cancel)()
-	return s.checkpoint(ctx)
+	err := s.checkpoint(ctx)
+	if err != nil && c.ctx.Err() != nil {
+		return ErrClosed
+	}
+	return err
 }
 
 // checkpoint writes INDEX.
@@ -185,6 +189,9 @@ func (s *Store) checkpoint(ctx context.Context) (err error) {
 		return err
 	}
 	if err := s.lock.check(); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if err := p.Commit(); err != nil {

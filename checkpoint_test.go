@@ -1,6 +1,7 @@
 package annals
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,9 +15,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/annalsdb/annals/fuzz/faultfs"
 	"github.com/annalsdb/annals/fuzz/seed"
 	"github.com/annalsdb/annals/index"
 	"github.com/annalsdb/annals/replace"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -488,4 +491,546 @@ func TestIndexDoesNotHideThatSamplesAreLost(t *testing.T) {
 		save(t, db)
 		require.NoError(t, db.Close())
 	}
+}
+
+// A key that INDEX knows is deleted or expires later, and compaction takes all that
+// told so.
+func TestNothingComesBackByAnOldIndex(t *testing.T) {
+	clock := newFakeClock()
+	opts := saving()
+	opts.Now, opts.Compaction.Grace = clock.Now, time.Nanosecond
+	db := open(t, opts)
+	put(t, db, "deleted", "1")
+	put(t, db, "overwritten", "1")
+	put(t, db, "expires", "1", TTL(time.Hour))
+	put(t, db, "expires later", "1", TTL(48*time.Hour))
+	put(t, db, "moved", "1")
+	put(t, db, strings.Repeat("long", 500), "1")
+	compactAll(t, db)
+	save(t, db)
+	del(t, db, "deleted")
+	del(t, db, strings.Repeat("long", 500))
+	put(t, db, "overwritten", "2")
+	left := []string{"expires later=1", "moved=1", "overwritten=2"}
+	check := func(replayed int) {
+		t.Helper()
+		report := sameWithoutIndex(t, killed(t, db), opts)
+		require.EqualValues(t, 6, report.Indexed)
+		require.EqualValues(t, replayed, report.Replayed)
+		require.Equal(t, left, scan(t, db, Range{}))
+		again := openDamaged(t, killed(t, db), opts)
+		require.Equal(t, left, scan(t, again, Range{}))
+		absent(t, again, "deleted")
+		absent(t, again, "expires")
+		require.NoError(t, again.Close())
+	}
+	clock.move(24 * time.Hour)
+	check(3)
+	compactAll(t, db)
+	require.Equal(t, 3, db.Stats().Keys, "the tombstones and what has expired are gone from the log")
+	check(3)
+	clock.move(48 * time.Hour)
+	left = left[1:]
+	check(3)
+	save(t, db)
+	require.NoError(t, db.Close())
+	again := openAt(t, db.dir, opts)
+	require.Equal(t, left, scan(t, again, Range{}))
+	require.Zero(t, again.Recovery().Replayed)
+	require.Equal(t, 3, again.Stats().Keys)
+}
+
+// A compaction of some of the segments leaves an INDEX that knows where half of all
+// is; records of its outputs are no news, and no sample is counted twice.
+func TestCompactionOfSegmentsThatIndexStandsFor(t *testing.T) {
+	rng := seed.Rand(t)
+	db := open(t, saving())
+	want := model{}
+	var all []Sample
+	for range 6 {
+		all = churn(t, rng, db, want, all, 200)
+		if rng.IntN(2) == 0 {
+			save(t, db)
+		}
+		var some []uint64
+		for _, seg := range db.Stats().Segments {
+			if !seg.Open && rng.IntN(2) == 0 {
+				some = append(some, seg.Segment)
+			}
+		}
+		db.compaction.job.Lock()
+		_, err := db.compactLocked(t.Context(), some, func(context.Context, int) error { return nil }, true)
+		db.compaction.job.Unlock()
+		require.NoError(t, err)
+		dir := withIndexOf(t, killed(t, db), db)
+		sameWithoutIndex(t, dir, saving())
+		want.holds(t, db)
+		require.EqualValues(t, len(all), db.Stats().Samples)
+		if rng.IntN(2) == 0 {
+			db = reopen(t, db, saving())
+		}
+	}
+}
+
+func TestCheckpointThatIsNotWantedChangesNothing(t *testing.T) {
+	db := open(t, saving())
+	put(t, db, "k", "1")
+	before := tree(t, db.dir)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, db.Checkpoint(ctx), context.Canceled)
+	sameTree(t, before, tree(t, db.dir))
+	save(t, db)
+	put(t, db, "k", "2")
+	before = tree(t, db.dir)
+	require.ErrorIs(t, db.Checkpoint(ctx), context.Canceled)
+	sameTree(t, before, tree(t, db.dir))
+	require.NoError(t, db.Close())
+	before = tree(t, db.dir)
+	require.ErrorIs(t, db.Checkpoint(t.Context()), ErrClosed)
+	sameTree(t, before, tree(t, db.dir))
+}
+
+// indexHook lets fail what is done to INDEX or a file that is to become it.
+func indexHook(hook func(func(name string) error), err error) {
+	hook(func(name string) error {
+		if strings.Contains(filepath.Base(name), indexName) {
+			return err
+		}
+		return nil
+	})
+}
+
+func TestFullDiskOnlyCostsTheIndex(t *testing.T) {
+	hooks := newHookFS()
+	opts := saving()
+	opts.FS = hooks
+	for name, hook := range map[string]func(func(string) error){
+		"open":  func(fn func(string) error) { hooks.onOpen.Store(&fn) },
+		"write": func(fn func(string) error) { hooks.onWrite.Store(&fn) },
+		"sync":  func(fn func(string) error) { hooks.onSync.Store(&fn) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := open(t, opts)
+			put(t, db, "k", "1")
+			indexHook(hook, errNoRoom)
+			require.ErrorIs(t, db.Checkpoint(t.Context()), errNoRoom)
+			require.NoFileExists(t, indexPath(db.dir))
+			put(t, db, "k", "2")
+			present(t, db, "k", "2")
+			require.Empty(t, db.Stats().Failed)
+			require.NoError(t, db.Close(), "an index that can't be saved is no loss")
+			names, err := os.ReadDir(db.dir)
+			require.NoError(t, err)
+			for _, e := range names {
+				require.NotContains(t, e.Name(), indexName)
+			}
+			indexHook(hook, nil)
+			again := openAt(t, db.dir, opts)
+			present(t, again, "k", "2")
+			require.EqualValues(t, 2, again.Recovery().Replayed)
+			save(t, again)
+			put(t, again, "k", "3")
+			indexHook(hook, errNoRoom)
+			require.ErrorIs(t, again.Checkpoint(t.Context()), errNoRoom)
+			indexHook(hook, nil)
+			require.NoError(t, again.Close())
+			require.Zero(t, openAt(t, db.dir, opts).Recovery().Replayed, "Close has saved it")
+		})
+	}
+}
+
+func TestIndexIsSavedWhenEnoughHasChanged(t *testing.T) {
+	fill := func(t *testing.T, db *Store, from, n int) {
+		var b Batch
+		for i := range n {
+			b.Put(fmt.Sprintf("key %06d", from+i), []byte("1"))
+		}
+		_, err := db.Apply(&b)
+		require.NoError(t, err)
+	}
+	quiet := Compaction{Off: true}
+	t.Run("few changes are not worth it at Close", func(t *testing.T) {
+		db := open(t, &Options{Compaction: quiet})
+		fill(t, db, 0, fewAtClose-1)
+		db = reopen(t, db, &Options{Compaction: quiet})
+		require.EqualValues(t, fewAtClose-1, db.Recovery().Replayed)
+		require.NoFileExists(t, indexPath(db.dir))
+		fill(t, db, fewAtClose, 1)
+		db = reopen(t, db, &Options{Compaction: quiet})
+		require.Zero(t, db.Recovery().Replayed, "what was read counts too")
+		require.EqualValues(t, fewAtClose, db.Recovery().Indexed)
+		fill(t, db, 2*fewAtClose, 10)
+		db = reopen(t, db, &Options{Compaction: quiet})
+		require.EqualValues(t, 10, db.Recovery().Replayed)
+	})
+	t.Run("with Options.Checkpoint any change is", func(t *testing.T) {
+		opts := &Options{Compaction: quiet, Checkpoint: 1000}
+		db := open(t, opts)
+		fill(t, db, 0, 1)
+		require.NoFileExists(t, indexPath(db.dir))
+		db = reopen(t, db, opts)
+		require.EqualValues(t, 1, db.Recovery().Indexed)
+		before := tree(t, db.dir)
+		db = reopen(t, db, opts)
+		require.Equal(t, before[indexName], tree(t, db.dir)[indexName], "nothing has changed")
+		fill(t, db, 1, 2000)
+		eventually(t, "INDEX is written while the store is open", func() bool {
+			n, _ := db.index.Changes()
+			return n == 0
+		})
+		require.EqualValues(t, 2001, sameWithoutIndex(t, killed(t, db), opts).Indexed)
+	})
+}
+
+// Writers, readers, snapshots, compaction and checkpoints go on beside each other,
+// and whatever a power cut leaves, at any moment, opens to whole commits.
+func TestCheckpointsBesideEverythingElse(t *testing.T) {
+	fsys := faultfs.New()
+	opts := &Options{FS: fsys, SegmentSize: 16 << 10, Sync: SyncEvery(time.Millisecond), Checkpoint: 200, Compaction: Compaction{Rate: 1 << 30}}
+	db := openDamaged(t, "/store", opts)
+	const writers, keys = 3, 50
+	deadline := time.Now().Add(2 * time.Second)
+	if testing.Short() {
+		deadline = time.Now().Add(time.Second / 2)
+	}
+	var wg sync.WaitGroup
+	var counts [writers]int // each writer's rounds: its keys hold the round or the one before
+	for w := range writers {
+		wg.Go(func() {
+			for n := 1; time.Now().Before(deadline); n++ {
+				var b Batch
+				for i := range keys {
+					b.Put(fmt.Sprintf("%d/%02d", w, i), fmt.Append(nil, n))
+				}
+				b.Delete(fmt.Sprintf("%d/gone", w))
+				b.Append(fmt.Sprint("s", w), fmt.Append(nil, n))
+				if _, err := db.Apply(&b); err != nil {
+					t.Error(err)
+					return
+				}
+				counts[w] = n
+			}
+		})
+	}
+	beside := func(fn func() error) {
+		wg.Go(func() {
+			for time.Now().Before(deadline) {
+				if err := fn(); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	beside(func() error { return db.Checkpoint(context.Background()) })
+	beside(func() error { _, err := db.Compact(context.Background(), nil); return err })
+	beside(func() error { return wholeRounds(db, writers, keys) })
+	taken := 0
+	for n := 0; time.Now().Before(deadline); n++ {
+		opts := *opts
+		opts.FS = fsys.Crash(func(i int) bool { return n%2 == 0 || rand.IntN(2) == 0 })
+		copied, err := Open("/store", &opts)
+		if !assert.NoError(t, err) {
+			break
+		}
+		if copied.Recovery().Indexed > 0 {
+			taken++
+		}
+		assert.NoError(t, wholeRounds(copied, writers, keys))
+		assert.NoError(t, copied.Close())
+	}
+	wg.Wait()
+	require.NotZero(t, taken, "no crash has left an INDEX")
+	for w := range writers {
+		present(t, db, fmt.Sprintf("%d/%02d", w, keys-1), fmt.Sprint(counts[w]))
+	}
+	keysBefore, seriesBefore := scan(t, db, Range{}), series(t, db)
+	require.NoError(t, db.Close())
+	db = openDamaged(t, "/store", opts)
+	require.NotZero(t, db.Recovery().Indexed)
+	require.Equal(t, keysBefore, scan(t, db, Range{}))
+	require.Equal(t, seriesBefore, series(t, db))
+}
+
+// wholeRounds looks at a snapshot: of each writer all keys are of one round, and so
+// many samples are there.
+func wholeRounds(db *Store, writers, keys int) error {
+	return db.View(func(s *Snapshot) error {
+		rounds := map[string]int{}
+		for info, err := range s.Series() {
+			if err != nil {
+				return err
+			}
+			rounds[info.Name] = int(info.Samples)
+		}
+		for w := range writers {
+			name, n := fmt.Sprint("s", w), 0
+			for e, err := range s.Scan(Prefix(fmt.Sprint(w, "/"))) {
+				if err != nil {
+					return err
+				}
+				if string(e.Value) != fmt.Sprint(rounds[name]) {
+					return fmt.Errorf("%s is of round %s, there are %d samples", e.Key, e.Value, rounds[name])
+				}
+				n++
+			}
+			if rounds[name] > 0 && n != keys {
+				return fmt.Errorf("writer %d has %d keys", w, n)
+			}
+			last := 0
+			for sample, err := range s.Samples(name, Window{}) {
+				if last++; err != nil || string(sample.Value) != fmt.Sprint(last) {
+					return fmt.Errorf("sample %d of %s is %s: %w", last, name, sample.Value, errors.Join(err))
+				}
+			}
+			if last != rounds[name] {
+				return fmt.Errorf("%d samples of %s, the sum says %d", last, name, rounds[name])
+			}
+		}
+		return nil
+	})
+}
+
+func TestSnapshotFromBeforeACheckpointReadsOn(t *testing.T) {
+	db := open(t, saving())
+	want, later := model{}, model{}
+	for i := range 500 {
+		key := fmt.Sprintf("k%03d", i)
+		want[key], later[key] = "old", "old"
+		put(t, db, key, "old")
+	}
+	var held []*Snapshot
+	for round := range 4 {
+		s := db.Snapshot()
+		defer s.Close()
+		want := maps.Clone(later)
+		defer func() {
+			want.holds(t, s)
+			require.Equal(t, want.scan(Range{Reverse: true}), scan(t, s, Range{Reverse: true}), "round %d", round)
+			for key, value := range want {
+				present(t, s, key, value)
+			}
+			absent(t, s, fmt.Sprint("new ", round))
+		}()
+		held = append(held, s)
+		for i := range 100 {
+			key := fmt.Sprintf("k%03d", (i*7+round)%500)
+			if i%5 == 0 {
+				del(t, db, key)
+				delete(later, key)
+				continue
+			}
+			later[key] = fmt.Sprint(round)
+			put(t, db, key, later[key])
+		}
+		put(t, db, fmt.Sprint("new ", round), "1")
+		later[fmt.Sprint("new ", round)] = "1"
+		save(t, db)
+		if round%2 == 1 {
+			compactAll(t, db)
+			save(t, db)
+		}
+		want.holds(t, s)
+		later.holds(t, db)
+	}
+	want.holds(t, held[0])
+}
+
+func TestBackupLeavesIndexOut(t *testing.T) {
+	db, want, all := filled(t, &Options{Checkpoint: 1 << 30, Compaction: Compaction{Off: true}})
+	save(t, db)
+	dir := filepath.Join(t.TempDir(), "backup")
+	require.NoError(t, db.Backup(t.Context(), dir))
+	require.NoFileExists(t, indexPath(dir))
+	r := openReader(t, db.dir)
+	fromReader := filepath.Join(t.TempDir(), "backup")
+	require.NoError(t, r.Backup(t.Context(), fromReader))
+	require.NoFileExists(t, indexPath(fromReader))
+	for _, dir := range []string{dir, fromReader} {
+		copied := isCopy(t, dir, want, all)
+		require.Zero(t, copied.Recovery().Indexed)
+	}
+}
+
+func TestReaderTakesIndexAndFollows(t *testing.T) {
+	db, want, all := filled(t, &Options{Checkpoint: 1 << 30, Compaction: Compaction{Off: true}})
+	save(t, db)
+	last := db.Stats().LastSeq
+	put(t, db, "later", "1")
+	want["later"] = "1"
+	r := openReader(t, db.dir)
+	require.Equal(t, last, r.Stats().Recovery.Indexed)
+	require.Less(t, r.Stats().Recovery.Replayed, last)
+	want.holds(t, r)
+	require.Equal(t, plain(all), plain(samples(t, r, "s", Window{})))
+	compactAll(t, db)
+	save(t, db)
+	put(t, db, "later", "2")
+	want["later"] = "2"
+	require.NoError(t, r.Refresh())
+	require.Equal(t, last+1, r.Stats().Recovery.Indexed)
+	require.EqualValues(t, 1, r.Stats().Recovery.Replayed)
+	want.holds(t, r)
+	require.Equal(t, plain(all), plain(samples(t, r, "s", Window{})))
+	require.FileExists(t, indexPath(db.dir))
+}
+
+// INDEX stands for segments that are not read at Open. That one of them is missing,
+// or is not the file that MANIFEST means, is told nevertheless.
+func TestSegmentsThatIndexStandsForAreLookedAt(t *testing.T) {
+	fill := func(t *testing.T, store string) (dir string) {
+		db := openDamaged(t, filepath.Join(t.TempDir(), "store"), saving())
+		for i := range 100 {
+			put(t, db, fmt.Sprintf("k%02d", i), store)
+			_, err := db.Append("s", []byte("1"))
+			require.NoError(t, err)
+		}
+		require.NoError(t, db.Close())
+		return db.dir
+	}
+	from, other := fill(t, "ours"), fill(t, "else")
+	paths := segmentsIn(t, from)
+	require.Greater(t, len(paths), 2)
+	name := filepath.Base(paths[1])
+	t.Run("missing", func(t *testing.T) {
+		dir := copyDir(t, from)
+		require.NoError(t, os.Remove(filepath.Join(dir, name)))
+		refused(t, dir, ErrCorrupt)
+		_, err := OpenReader(dir, nil)
+		require.ErrorIs(t, err, ErrCorrupt)
+	})
+	replaced, err := os.ReadFile(filepath.Join(other, name))
+	require.NoError(t, err)
+	third, err := os.ReadFile(paths[2])
+	require.NoError(t, err)
+	for why, change := range map[string]func(text []byte) []byte{
+		"cut":                func(text []byte) []byte { return text[:len(text)/2] },
+		"too long":           func(text []byte) []byte { return append(text, '\n') },
+		"empty":              func([]byte) []byte { return nil },
+		"another store's":    func([]byte) []byte { return replaced },
+		"another of ours":    func([]byte) []byte { return third },
+		"no header any more": func(text []byte) []byte { text[0] ^= 1; return text },
+	} {
+		t.Run(why, func(t *testing.T) {
+			dir := copyDir(t, from)
+			path := filepath.Join(dir, name)
+			edit(t, path, change)
+			for range 2 { // saved again, it is told again
+				db := openDamaged(t, dir, saving())
+				require.NotZero(t, db.Recovery().Indexed)
+				require.Contains(t, strings.Join(db.Stats().Damage, "\n"), name)
+				require.ErrorIs(t, firstError(db.Series()), ErrCorrupt)
+				require.ErrorIs(t, firstError(db.Samples("s", Window{})), ErrCorrupt)
+				watchesAllOrBlames(t, db)
+				readsOursOrBlames(t, db, path)
+				put(t, db, "new", "1")
+				require.NoError(t, db.Close())
+			}
+			require.NoError(t, os.Remove(indexPath(dir)))
+			refused(t, dir, ErrCorrupt)
+		})
+	}
+}
+
+// watchesAllOrBlames watches to the end: no record is left out without an error.
+func watchesAllOrBlames(t *testing.T, db *Store) {
+	t.Helper()
+	next := uint64(1)
+	for rec, err := range db.Watch(t.Context(), 0) {
+		if err != nil {
+			require.ErrorIs(t, err, ErrCorrupt)
+			return
+		}
+		require.Equal(t, next, rec.Seq)
+		if next++; rec.Seq == db.Durable() {
+			return
+		}
+	}
+}
+
+// readsOursOrBlames reads all keys: what is given is ours, and what is not is
+// damage in a file. Some are there.
+func readsOursOrBlames(t *testing.T, db *Store, path string) {
+	t.Helper()
+	good := 0
+	for i := range 100 {
+		value, err := db.Get(fmt.Sprintf("k%02d", i))
+		if err == nil {
+			require.Equal(t, "ours", string(value))
+			good++
+			continue
+		}
+		damage := (*CorruptError)(nil)
+		require.ErrorAs(t, err, &damage)
+		require.Equal(t, path, damage.Path)
+	}
+	require.Greater(t, good, 30)
+}
+
+// orderedFS calls a function before INDEX gets its name.
+type orderedFS struct {
+	replace.FS
+	before func()
+}
+
+func (o orderedFS) Rename(oldname, newname string) error {
+	if filepath.Base(newname) == indexName {
+		o.before()
+	}
+	return o.FS.Rename(oldname, newname)
+}
+
+func TestIndexGetsItsNameOnceTheLogIsDurableUpToItsLast(t *testing.T) {
+	for _, policy := range []SyncPolicy{SyncAlways, SyncEvery(time.Hour), SyncNever} {
+		t.Run(policy.String(), func(t *testing.T) {
+			fsys, opts, renamed := faultfs.New(), saving(), 0
+			var db *Store
+			opts.Sync = policy
+			opts.FS = orderedFS{fsys, func() {
+				renamed++
+				if !db.log.Closed() {
+					assert.Equal(t, db.index.Last(), db.Durable())
+				}
+				crashed := saving()
+				crashed.FS = fsys.Crash(func(int) bool { return false })
+				after, err := Open("/store", crashed)
+				if assert.NoError(t, err) {
+					assert.Equal(t, db.Stats().LastSeq, after.Stats().LastSeq, "what INDEX knows survives a power cut")
+					assert.NoError(t, after.Close())
+				}
+			}}
+			db = openDamaged(t, "/store", opts)
+			for i := range 10 {
+				put(t, db, fmt.Sprint(i), "1")
+			}
+			require.NoError(t, db.Checkpoint(t.Context()))
+			put(t, db, "k", "1")
+			require.NoError(t, db.Close())
+			require.Equal(t, 2, renamed)
+		})
+	}
+}
+
+// While compaction has listed its outputs and moves entries to them, the index and
+// MANIFEST do not fit together: a checkpoint waits. Entries that could not be moved
+// end checkpoints until the store is opened again.
+func TestNoCheckpointWhileEntriesAreMoved(t *testing.T) {
+	db := open(t, saving())
+	put(t, db, "k", "1")
+	db.checkpoints.adopt.Lock()
+	done := make(chan error, 1)
+	go func() { done <- db.Checkpoint(context.Background()) }()
+	select {
+	case err := <-done:
+		require.Fail(t, "the checkpoint did not wait", "%v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	db.checkpoints.astray = true
+	db.checkpoints.adopt.Unlock()
+	require.ErrorContains(t, <-done, "could not move")
+	require.NoError(t, db.Close())
+	require.NoFileExists(t, indexPath(db.dir))
+	again := openAt(t, db.dir, saving())
+	save(t, again)
 }
