@@ -15,6 +15,7 @@ import (
 // verifies as a store of its own. dir must be missing or empty. Sealed segments
 // are linked where the file system can, else copied; the durable part of the open
 // one is copied as sealed; MANIFEST comes last, so an interrupted copy is no store.
+// INDEX is not copied: the first Open of the copy reads, and checks, all of it.
 // Reads and writes go on meanwhile.
 func (s *Store) Backup(ctx context.Context, dir string) error {
 	if _, err := s.Sync(ctx); err != nil {

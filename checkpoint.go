@@ -135,8 +135,9 @@ func (s *Store) checkpointIfDue(ctx context.Context, limit, few, part int) error
 }
 
 // Checkpoint saves the index to the file INDEX, so that the next Open need not read
-// what is in the log now. A store does so by itself, see Options.Checkpoint. It goes
-// on beside reads and writes; ctx stops it, with nothing changed.
+// what is in the log now, but for the segment that is being written. A store does so
+// by itself, see Options.Checkpoint. It makes the log durable first. It goes on beside
+// reads and writes; ctx stops it, with nothing changed.
 func (s *Store) Checkpoint(ctx context.Context) error {
 	c := &s.checkpoints
 	c.job.Lock()

@@ -175,7 +175,8 @@ func (c *core) damaged(f *segmentFile, e index.Entry, reason error) error {
 
 // Scan yields the keys of a range with their values, as of the moment when the
 // loop begins. A value that can't be read is yielded as an error with the
-// entry's Key, and the loop may go on behind it.
+// entry's Key, and the loop may go on behind it. Of values and memory see
+// Snapshot.Scan.
 func (c *core) Scan(r Range) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		s := c.Snapshot()

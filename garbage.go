@@ -18,7 +18,8 @@ import (
 //	1.6   from here on compaction works faster than Options.Compaction.Rate
 //	2     from here on it works as fast as it can
 //	2.2   from here on writers wait a little for each batch: see brake
-//	2.5   from here on they write 1 MiB a second, which a lone durable writer hardly does
+//	2.5   from here on they write 1 MiB a second all together, which a lone durable writer
+//	      hardly reaches, or wait for as long as brake lets them at the most
 //
 // A store that nobody writes to for a second is cleaned down to 1.3.
 

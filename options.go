@@ -30,9 +30,10 @@ type Options struct {
 	Compaction Compaction
 
 	// Checkpoint is how many changes may come before the index is saved anew, to the
-	// file INDEX, so that opening the store need not read the whole log; and then
-	// Close saves it whenever something has changed. Default: a quarter of the number
-	// of keys, at least 131,072, and fewer at Close.
+	// file INDEX, so that opening the store need not read the whole log; and if it is
+	// set, Close saves the index whenever something has changed. Puts, deletes and
+	// samples are changes, and so is what compaction moves. Default: a quarter of the
+	// number of keys, at least 131,072, and fewer at Close.
 	Checkpoint int
 
 	// Logger gets the store's events: recovery, rotation, compaction, failure.

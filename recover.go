@@ -22,9 +22,12 @@ import (
 //	find      MANIFEST, or that the store is new
 //	judge     unlisted files
 //	examine   the open segment of a store that was not closed
-//	replay    the sealed segments into the index
+//	replay    the sealed segments into the index, but for those that INDEX stands for
 //	recover   quarantine the tail, rewrite the good part as a sealed segment, MANIFEST
 //	tidy      remove leftovers
+//
+// INDEX is looked for before MANIFEST is read, and taken or not before replay; one
+// that is not taken is removed before anything else is changed. See checkpoint.go.
 //
 // A refusal comes before anything is changed. A crash in recover or tidy is found
 // by the next Open as the crash before was: MANIFEST is replaced once, and what was
@@ -194,7 +197,7 @@ func (o *opening) startClock() {
 	o.clock = newClock(o.opts.Now, recorded)
 }
 
-// replay reads the sealed segments into the index.
+// replay reads the sealed segments that INDEX does not stand for into the index.
 func (o *opening) replay() error {
 	o.startBuilder()
 	for i := range o.manifest.Sealed {

@@ -45,8 +45,9 @@ type Store struct {
 // Open opens the store in directory dir for writing, or makes a new one there if
 // the directory is missing or empty. It fails at once, with ErrLocked, if another
 // writer holds the store. After a crash it recovers what was acknowledged, without
-// asking; Recovery says what it did. Damage to data known to be durable is a
-// *CorruptError, and nothing is changed.
+// asking; Recovery says what it did. Damage to data known to be durable, where Open
+// meets it, is a *CorruptError, and nothing is changed. What INDEX stands for is not
+// read: damage there is found by the reads that need it, and by Verify.
 func Open(dir string, opts *Options) (*Store, error) {
 	o, err := opts.withDefaults()
 	if err != nil {
