@@ -71,12 +71,12 @@ type tableCursor struct {
 	back     bool
 	page     int64
 	list     []Entry // of the page, what is left
-	decoded  decoded
+	decoded  *decoded
 }
 
 // cursor returns a cursor over the keys from one up to another.
 func (t *Table) cursor(from, to string, reverse bool) (*tableCursor, error) {
-	c := &tableCursor{t: t, from: from, to: to, back: reverse, page: -1}
+	c := &tableCursor{t: t, from: from, to: to, back: reverse, page: -1, decoded: pages.Get().(*decoded)}
 	if t.Len() == 0 {
 		return c, nil
 	}
@@ -99,11 +99,17 @@ func (t *Table) cursor(from, to string, reverse bool) (*tableCursor, error) {
 	return c, c.load()
 }
 
+// free gives back the memory of a cursor that is used no more.
+func (c *tableCursor) free() {
+	clear(c.decoded.list)
+	pages.Put(c.decoded)
+}
+
 // load takes in the next page that has keys of the range.
 func (c *tableCursor) load() (err error) {
 	c.list = nil
 	for len(c.list) == 0 && c.page >= 0 && c.page < int64(c.t.t.dataPages) {
-		if err = c.t.decode(uint32(c.page), &c.decoded); err != nil {
+		if err = c.t.decode(uint32(c.page), c.decoded); err != nil {
 			return err
 		}
 		c.page++

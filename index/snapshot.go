@@ -57,9 +57,12 @@ func (s *Snapshot) Range(from, to string, reverse bool) iter.Seq2[Entry, error] 
 			return
 		}
 		c, err := s.levels.table.cursor(from, to, reverse)
-		switch {
-		case err != nil:
+		if err != nil {
 			yield(Entry{}, err)
+			return
+		}
+		defer c.free()
+		switch {
 		case len(cursors) == 0:
 			tableOnly(c)(yield)
 		default:

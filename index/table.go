@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 	"sync/atomic"
 )
 
@@ -283,12 +284,15 @@ func innerAt(p []byte, i int) (key []byte, child uint32, ok bool) {
 	return p[at+k:][:n], binary.LittleEndian.Uint32(p[at+k+int(n):]), true
 }
 
-// decoded is a data page, taken apart. A cursor keeps its memory for the next page.
+// decoded is a data page, taken apart. A cursor keeps its memory for the next page,
+// and for the next cursor.
 type decoded struct {
 	list []Entry
 	keys []byte
 	ends []int // of each key in keys
 }
+
+var pages = sync.Pool{New: func() any { return new(decoded) }}
 
 // decode takes the entries of a data page. Their keys share one string.
 func (t *Table) decode(n uint32, d *decoded) (err error) {
@@ -297,9 +301,10 @@ func (t *Table) decode(n uint32, d *decoded) (err error) {
 	if err != nil {
 		return err
 	}
-	d.list, d.keys, d.ends = d.list[:0], d.keys[:0], d.ends[:0]
+	count := pageCount(p)
+	d.list, d.keys, d.ends = slices.Grow(d.list[:0], count), slices.Grow(d.keys[:0], pageBytes), slices.Grow(d.ends[:0], count)
 	rest, raw := p[pageHead:pageBytes], rawEntry{}
-	for range pageCount(p) {
+	for range count {
 		var whole bool
 		if rest, whole = parseEntry(rest, &raw); !whole {
 			return damaged(n, "an entry that can't be read")
