@@ -128,7 +128,7 @@ func (s *Store) checkpointIfDue(ctx context.Context, limit, few, part int) error
 	}
 	err := s.checkpoint(ctx)
 	c.wait = 0
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		c.wait = 2 * changes
 	}
 	return err
@@ -157,6 +157,9 @@ func (s *Store) Checkpoint(ctx context.Context) error {
 
 // checkpoint writes INDEX.
 func (s *Store) checkpoint(ctx context.Context) (err error) {
+	if err := s.log.Failure(); err != nil {
+		return &FailedError{Err: err}
+	}
 	frozen, m, err := s.freeze()
 	if err != nil {
 		return err

@@ -1034,3 +1034,43 @@ func TestNoCheckpointWhileEntriesAreMoved(t *testing.T) {
 	again := openAt(t, db.dir, saving())
 	save(t, again)
 }
+
+// Close ends a checkpoint that is under way, and makes one itself.
+func TestCloseSavesTheIndexThoughItEndsACheckpoint(t *testing.T) {
+	hooks, opts := newHookFS(), saving()
+	opts.FS = hooks
+	db := open(t, opts)
+	put(t, db, "k", "1")
+	var once sync.Once
+	busy := make(chan struct{})
+	wait := func(name string) error {
+		if strings.Contains(name, indexName) {
+			once.Do(func() {
+				close(busy)
+				<-db.checkpoints.ctx.Done()
+			})
+		}
+		return nil
+	}
+	hooks.onWrite.Store(&wait)
+	db.opts.Checkpoint = 1
+	db.checkpoints.note(1, 1)
+	<-busy
+	require.NoError(t, db.Close())
+	again := openAt(t, db.dir, opts)
+	require.EqualValues(t, 1, again.Recovery().Indexed)
+}
+
+func TestCheckpointOfAFailedStoreChangesNothing(t *testing.T) {
+	hooks, opts := newHookFS(), saving()
+	opts.FS = hooks
+	db := openDamaged(t, filepath.Join(t.TempDir(), "store"), opts)
+	put(t, db, "k", "1")
+	set(&hooks.onSync, func(string) error { return errors.New("a sync that fails") })
+	require.ErrorIs(t, db.Put("k", []byte("2")), ErrFailed)
+	set(&hooks.onSync, nil)
+	before := tree(t, db.dir)
+	require.ErrorIs(t, db.Checkpoint(t.Context()), ErrFailed)
+	require.ErrorIs(t, db.Close(), ErrFailed)
+	sameTree(t, before, tree(t, db.dir))
+}
