@@ -413,7 +413,11 @@ func (r *faultRun) open() {
 }
 
 func (r *faultRun) options() *annals.Options {
-	return &annals.Options{FS: r.fs, SegmentSize: 4096, Sync: r.w.sync, Compaction: annals.Compaction{Off: !r.w.background, Grace: time.Nanosecond}}
+	o := &annals.Options{FS: r.fs, SegmentSize: 4096, Sync: r.w.sync, Compaction: annals.Compaction{Off: !r.w.background, Grace: time.Nanosecond}}
+	if r.w.saves {
+		o.Checkpoint = 1 << 30
+	}
+	return o
 }
 
 // faultView is a Store or a Reader.

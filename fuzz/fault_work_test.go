@@ -29,6 +29,7 @@ type faultWorkload struct {
 	background bool                            // compaction runs when it likes
 	ragged     bool                            // goroutines meet in no fixed order, so that operation k differs
 	noStore    bool                            // what it leaves is not for Open
+	saves      bool                            // INDEX is written at Close, and by hand
 	do         func(*faultRun)
 
 	from *faultTemplate
@@ -92,6 +93,14 @@ var faultWorkloads = []faultWorkload{
 	{name: "close-every", sync: faultLazily, start: faultClean, do: (*faultRun).closes},
 	{name: "close-never", sync: annals.SyncNever, start: faultClean, do: (*faultRun).closes},
 	{name: "close-empty", start: faultClean, do: (*faultRun).closeEmpty},
+	{name: "index-open", start: faultIndexed, saves: true, do: (*faultRun).open},
+	{name: "index-crashed", start: faultIndexedCrashed, saves: true, do: (*faultRun).open},
+	{name: "index-refused", start: faultIndexRefused, saves: true, do: (*faultRun).open},
+	{name: "index-reader", start: faultIndexedCrashed, do: (*faultRun).readers},
+	{name: "index-saved", start: faultClean, saves: true, do: (*faultRun).checkpoints},
+	{name: "index-saved-every", sync: faultLazily, start: faultIndexed, saves: true, do: (*faultRun).checkpoints},
+	{name: "index-closed", start: faultIndexed, saves: true, do: (*faultRun).closes},
+	{name: "index-closed-never", sync: annals.SyncNever, start: faultClean, saves: true, do: (*faultRun).closes},
 }
 
 // quietly does what is no part of the case: nothing counts, nothing fails.
@@ -364,6 +373,21 @@ func (r *faultRun) compactions() {
 	r.put("k2", r.value(0))
 }
 
+// checkpoints save the index, before and after the log has changed.
+func (r *faultRun) checkpoints() {
+	r.quietly(func() {
+		r.open()
+		r.put("k0", r.value(0))
+		r.delete("k1")
+		r.batch(1000)
+	})
+	for range 2 {
+		_ = r.write("Checkpoint", func() (string, error) { return "", r.db.Checkpoint(context.Background()) })
+		r.lookAt(r.db, "after Checkpoint")
+		r.put("k2", r.value(0))
+	}
+}
+
 // backgroundCompactions write until compaction finds something worth its while.
 func (r *faultRun) backgroundCompactions() {
 	r.quietly(r.open)
@@ -594,6 +618,31 @@ func faultStale(t *testing.T) *faultTemplate {
 func faultNoManifest(t *testing.T) *faultTemplate {
 	tmpl := buildFault(t, true, nil)
 	require.NoError(t, tmpl.fs.Remove(faultStore+"/MANIFEST"))
+	return tmpl
+}
+
+// faultIndexed is faultClean with an INDEX.
+func faultIndexed(t *testing.T) *faultTemplate {
+	tmpl := faultClean(t)
+	synctest.Test(t, func(t *testing.T) {
+		db, err := annals.Open(faultStore, &annals.Options{FS: tmpl.fs, Checkpoint: 1 << 30, Compaction: annals.Compaction{Off: true}})
+		require.NoError(t, err)
+		require.NoError(t, db.Close())
+	})
+	all, err := faultFilesIn(tmpl.fs, faultStore)
+	require.NoError(t, err)
+	require.Contains(t, all, "INDEX")
+	return tmpl
+}
+
+func faultIndexedCrashed(t *testing.T) *faultTemplate {
+	return buildFaultOn(t, faultIndexed(t), false, nil)
+}
+
+// faultIndexRefused has an INDEX that is none.
+func faultIndexRefused(t *testing.T) *faultTemplate {
+	tmpl := faultClean(t)
+	writeFaultFile(t, tmpl.fs, "INDEX", []byte("INDEX\n"))
 	return tmpl
 }
 
