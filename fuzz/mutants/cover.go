@@ -17,8 +17,10 @@ import (
 var decisive = []string{
 	"segment/check.go", "segment/examine.go", "segment/json.go", "segment/meta.go", "segment/record.go", "segment/scan.go",
 	"segment/text.go", "segment/view.go",
-	"recover.go", "manifest.go", "manifeststate.go",
-	"compaction.go", "compact/pick.go", "compact/run.go", "compact/writer.go",
+	"recover.go", "checkpoint.go", "manifest.go", "manifeststate.go",
+	"index/builder.go", "index/checkpoint.go", "index/cursor.go", "index/levels.go", "index/order.go", "index/overlay.go",
+	"index/page.go", "index/state.go", "index/table.go", "index/tablewriter.go",
+	"compaction.go", "compact/gather.go", "compact/merge.go", "compact/output.go", "compact/pick.go", "compact/run.go", "compact/writer.go",
 }
 
 // block is a run of statements that go test -coverprofile counts: where a branch
