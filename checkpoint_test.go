@@ -1074,3 +1074,66 @@ func TestCheckpointOfAFailedStoreChangesNothing(t *testing.T) {
 	require.ErrorIs(t, db.Close(), ErrFailed)
 	sameTree(t, before, tree(t, db.dir))
 }
+
+// A page that is whole, in the place of another one of the same kind, or left over
+// from an older INDEX, is damage.
+func TestPagesOfIndexThatAreExchangedAreDamage(t *testing.T) {
+	from, want := manyKeys(t)
+	older, err := os.ReadFile(indexPath(from))
+	require.NoError(t, err)
+	rewriteIndex(t, indexPath(from), func(*indexHead) {}) // the same with another mark
+	for _, kind := range []byte{1, 3} {
+		pages := pagesOf(t, indexPath(from), kind)
+		page, other := pages[1], pages[2]
+		for _, source := range [][]byte{nil, older} {
+			dir := copyDir(t, from)
+			edit(t, indexPath(dir), func(text []byte) []byte {
+				in, at := source, page
+				if in == nil {
+					in, at = append([]byte(nil), text...), other
+				}
+				copy(text[page:page+index.PageSize], in[at:])
+				return text
+			})
+			db := openDamaged(t, dir, &Options{Compaction: Compaction{Off: true}})
+			blamesIndex(t, db, want, page, kind)
+			require.NoError(t, db.Close())
+		}
+	}
+}
+
+// A key is deleted while compaction copies it, and INDEX is made before the copy is
+// listed: INDEX stands for the delete, and for all of its segment, and the copy is
+// read again.
+func TestRecordThatDiedWhileItWasCopiedStaysDead(t *testing.T) {
+	hooks, opts := newHookFS(), saving()
+	opts.FS = hooks
+	db := open(t, opts)
+	put(t, db, "deleted", "1")
+	put(t, db, "overwritten", "1")
+	put(t, db, "stays", "1")
+	require.NoError(t, db.log.Rotate(t.Context()))
+	inputs := []uint64{db.Stats().Segments[0].Segment}
+	met := false
+	set(&hooks.onSync, func(string) error { // of the copy
+		set(&hooks.onSync, nil)
+		met = true
+		del(t, db, "deleted")
+		put(t, db, "overwritten", "2")
+		require.NoError(t, db.log.Rotate(t.Context()))
+		save(t, db)
+		return nil
+	})
+	db.compaction.job.Lock()
+	stats, err := db.compactLocked(t.Context(), inputs, func(context.Context, int) error { return nil }, true)
+	db.compaction.job.Unlock()
+	require.NoError(t, err)
+	require.True(t, met)
+	require.EqualValues(t, 3, stats.Kept, "all were alive when they were copied")
+	report := sameWithoutIndex(t, killed(t, db), saving())
+	require.EqualValues(t, 5, report.Indexed)
+	require.EqualValues(t, 3, report.Replayed, "the copies")
+	db = reopen(t, db, saving())
+	require.Equal(t, []string{"overwritten=2", "stays=1"}, scan(t, db, Range{}))
+	absent(t, db, "deleted")
+}
