@@ -33,7 +33,7 @@ import (
 // SHA256SUMS, and the sum of that list is here.
 const (
 	goldenRoot = "testdata/golden"
-	goldenSum  = "26cbbe4125677603b3ff8923c3c62ef54d217bb8c354353453269fe40abc31e1"
+	goldenSum  = "928f8a5c673b31043596002c94797cd6af6b32b9059228c4a34609f04ba13799"
 )
 
 var goldenMake = flag.String("golden.make", "", "a new directory into which TestMakeGolden writes stores of the present format")
@@ -72,7 +72,7 @@ func goldenSums(t *testing.T, root string) map[string]string {
 
 func TestGoldenStoresAreReadAsEver(t *testing.T) {
 	names := goldenNames(t)
-	require.Len(t, names, 14)
+	require.Len(t, names, 15)
 	for _, name := range names {
 		t.Run(filepath.ToSlash(name), func(t *testing.T) {
 			want, err := os.ReadFile(name + ".txt")
@@ -261,6 +261,7 @@ func goldenStores(t *testing.T) map[string]storeImage {
 		"v1/small": closed, "v1/killed": killed, "v1/torn": torn, "v1/recovered": recoveredStore(t, killed).image,
 		"v1/corrupt": corrupt, "v1/corrupt-durable": durable, "v1/corrupt-manifest": manifest, "v1/corrupt-samples": samples,
 		"v1/expired": expiredStore(t), "v1/compacted": compactedStore(t).image,
+		"v1/indexed":            indexedStore(t),
 		"v1/compacting-outputs": outputs, "v1/compacting-inputs": inputs,
 		"newer/segment": newer, "newer/manifest": newerManifest,
 	}
@@ -287,6 +288,44 @@ func expiredStore(t *testing.T) storeImage {
 	require.NoError(t, db.Put("k", []byte("1")))
 	require.NoError(t, db.Close())
 	return imageOf(t, k.fs)
+}
+
+// indexedStore has an INDEX that stands for part of its log, and was killed.
+func indexedStore(t *testing.T) storeImage {
+	k := newStoreMaker(t, 103)
+	k.session()
+	k.apply(func(b *annals.Batch) { b.Put(strings.Repeat("long ", 300), []byte("1")) })
+	k.compact()
+	k.close()
+	k.session()
+	k.apply(func(b *annals.Batch) { b.Put("deleted later", []byte("1")) })
+	require.NoError(t, k.db.Checkpoint(t.Context()))
+	k.apply(func(b *annals.Batch) {
+		b.Delete("deleted later")
+		b.Put("a", []byte("behind INDEX"))
+		b.Append("s", []byte("9"), annals.At(damageNow))
+	})
+	killed := unpadded(imageOf(t, k.fs))
+	k.close()
+	return killed
+}
+
+// TestGoldenIndexIsTaken opens the store with an INDEX, which shows the same without
+// it, and is not read from the beginning with it.
+func TestGoldenIndexIsTaken(t *testing.T) {
+	m := goldenImage(t, filepath.Join(goldenRoot, "v1", "indexed"))
+	db, err := annals.Open(storeDir, damageOptions(m.fs(t)))
+	require.NoError(t, err)
+	with, r := dumpAll(db), db.Recovery()
+	require.NoError(t, db.Close())
+	require.NotZero(t, r.Indexed)
+	require.Less(t, r.Replayed, r.Indexed)
+	delete(m, "INDEX")
+	db, err = annals.Open(storeDir, damageOptions(m.fs(t)))
+	require.NoError(t, err)
+	require.Equal(t, dumpAll(db), with)
+	require.Less(t, r.Replayed, db.Recovery().Replayed)
+	require.NoError(t, db.Close())
 }
 
 // interruptedCompactions are the store when compaction has made its outputs and
