@@ -1137,3 +1137,58 @@ func TestRecordThatDiedWhileItWasCopiedStaysDead(t *testing.T) {
 	require.Equal(t, []string{"overwritten=2", "stays=1"}, scan(t, db, Range{}))
 	absent(t, db, "deleted")
 }
+
+// What Open itself looks up in INDEX may meet a damaged page too: then the log is read.
+func TestOpenThatMeetsADamagedPageReadsTheLog(t *testing.T) {
+	from, want := manyKeys(t)
+	opts := &Options{Compaction: Compaction{Off: true}}
+	db := openAt(t, from, opts)
+	for i := range 3000 {
+		key := fmt.Sprintf("key %04d", i)
+		want[key] = "new"
+		put(t, db, key, want[key])
+	}
+	crashed := killed(t, db)
+	require.NoError(t, db.Close()) // too little has changed for a new INDEX
+	for why, dir := range map[string]string{"closed": from, "crashed": crashed} {
+		for _, kind := range []byte{1, 3} {
+			t.Run(fmt.Sprint(why, kind), func(t *testing.T) {
+				dir := copyDir(t, dir)
+				pages := pagesOf(t, indexPath(dir), kind)
+				edit(t, indexPath(dir), func(text []byte) []byte { text[pages[0]+2000] ^= 1; return text })
+				reader := openReader(t, dir)
+				want.holds(t, reader)
+				db := openAt(t, dir, opts)
+				require.Zero(t, db.Recovery().Indexed)
+				want.holds(t, db)
+				require.Empty(t, db.Stats().Damage)
+				require.NoFileExists(t, indexPath(dir))
+			})
+		}
+	}
+}
+
+// A mapped INDEX that somebody cuts is an error for whoever needs what is gone, and
+// no signal.
+func TestIndexThatIsCutWhileItIsUsed(t *testing.T) {
+	dir, want := manyKeys(t)
+	db := openDamaged(t, dir, nil)
+	require.NoError(t, os.Truncate(indexPath(dir), index.PageSize))
+	failed := 0
+	for key, value := range want {
+		have, err := db.Get(key)
+		if err == nil {
+			require.Equal(t, value, string(have))
+			continue
+		}
+		failed++
+		require.ErrorIs(t, err, ErrCorrupt)
+		require.ErrorContains(t, err, indexName)
+	}
+	if failed == 0 {
+		want.holds(t, db) // it was not mapped
+	} else {
+		require.ErrorIs(t, firstError(db.Scan(Range{})), ErrCorrupt)
+	}
+	require.NoError(t, db.Close())
+}

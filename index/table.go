@@ -273,7 +273,11 @@ func (t *Table) find(key string) (page uint32, err error) {
 
 // innerAt returns an item of an inner page.
 func innerAt(p []byte, i int) (key []byte, child uint32, ok bool) {
-	at := int(binary.LittleEndian.Uint16(p[pageBytes-2*(i+1):]))
+	place := pageBytes - 2*(i+1)
+	if place < pageHead {
+		return nil, 0, false
+	}
+	at := int(binary.LittleEndian.Uint16(p[place:]))
 	if at >= pageBytes {
 		return nil, 0, false
 	}

@@ -1,11 +1,13 @@
 package index
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -219,4 +221,168 @@ func BenchmarkTable(b *testing.B) {
 		}
 		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/key")
 	})
+}
+
+// keysFor returns n keys whose hash leads to the given part of the hash pages.
+func keysFor(n int, from, to float64) (list []Entry) {
+	for i := 0; len(list) < n; i++ {
+		key := fmt.Sprintf("%08d", i)
+		if at := float64(hash(key)) / (1 << 64); at >= from && at < to {
+			list = append(list, Entry{Key: key, Seq: uint64(i + 1), Pos: Pos{Segment: 1, Len: 1}})
+		}
+	}
+	return list
+}
+
+// Somebody may choose keys that all lead to the same hash pages.
+func TestKeysThatCrowdTheHashPages(t *testing.T) {
+	for _, where := range [][2]float64{{0, 0.05}, {0.45, 0.5}, {0.97, 1}} {
+		list := keysFor(3000, where[0], where[1])
+		for _, partition := range []uint32{1, 2, hashPartition} {
+			var m memory
+			w := NewTableWriter(&m, 42)
+			w.partition = partition
+			for i := range list {
+				require.NoError(t, w.Add(&list[i]))
+			}
+			_, err := w.Finish(nil)
+			require.NoError(t, err)
+			tab, err := OpenTable(m.b)
+			require.NoError(t, err)
+			require.NoError(t, tab.Check())
+			for i := range list {
+				e, ok, err := tab.Get(list[i].Key)
+				require.NoError(t, err)
+				require.True(t, ok)
+				require.Equal(t, list[i], e)
+			}
+			_, ok, err := tab.Get("absent")
+			require.NoError(t, err)
+			require.False(t, ok)
+		}
+	}
+}
+
+// A page whose checksum is right may hold anything, if somebody has made it so: what
+// is read is an error, or an entry, and nobody is ended by it.
+func TestPagesOfNonsenseEndNobody(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(3, 3))
+	list := randomEntries(rnd, 3000)
+	whole := writeTable(t, list, "state")
+	failed := 0
+	for range 600 {
+		b := slices.Clone(whole)
+		n := rnd.IntN(len(b)/PageSize - 2)
+		p := b[n*PageSize:][:PageSize]
+		for range 1 + rnd.IntN(20) {
+			p[1+rnd.IntN(pageBytes-1)] = byte(rnd.Uint32())
+			if rnd.IntN(4) == 0 {
+				p[1+rnd.IntN(min(60, pageBytes-1))] = 0xFF
+			}
+		}
+		sealPage(p, p[0], pageCount(p), uint32(n), 42)
+		tab, err := OpenTable(b)
+		if err != nil {
+			failed++
+			continue
+		}
+		for i := 0; i < len(list); i += 5 {
+			if _, _, err := tab.Get(list[i].Key); err != nil {
+				require.ErrorAs(t, err, new(*TableError))
+				require.Contains(t, err.Error(), "offset")
+				failed++
+			}
+		}
+		for _, reverse := range []bool{false, true} {
+			from := list[rnd.IntN(len(list))].Key
+			for _, err := range rangeOf(tab, from, "", reverse) {
+				if err != nil {
+					failed++
+				}
+			}
+		}
+	}
+	require.Greater(t, failed, 500)
+}
+
+// failing is a file that fails at its n-th write or read.
+type failing struct {
+	memory
+	n int
+}
+
+var errFailing = errors.New("as was to be shown")
+
+func (f *failing) WriteAt(p []byte, off int64) (int, error) {
+	if f.n--; f.n == 0 {
+		return 0, errFailing
+	}
+	return f.memory.WriteAt(p, off)
+}
+
+func (f *failing) ReadAt(p []byte, off int64) (int, error) {
+	if f.n--; f.n == 0 {
+		return 0, errFailing
+	}
+	return f.memory.ReadAt(p, off)
+}
+
+func TestATableThatCantBeWrittenIsAnError(t *testing.T) {
+	list := randomEntries(rand.New(rand.NewPCG(4, 4)), 60_000)
+	for n := 1; ; n++ {
+		w := NewTableWriter(&failing{n: n}, 42)
+		var err error
+		for i := 0; i < len(list) && err == nil; i++ {
+			err = w.Add(&list[i])
+		}
+		if err == nil {
+			_, err = w.Finish([]byte("state"))
+		}
+		if err == nil {
+			require.Greater(t, n, 8)
+			break
+		}
+		require.ErrorIs(t, err, errFailing)
+	}
+	w := NewTableWriter(&memory{}, 42)
+	require.NoError(t, w.Add(&list[1]))
+	require.Error(t, w.Add(&list[0]), "not in order")
+	require.Error(t, w.Add(&list[1]), "twice")
+	require.Error(t, w.Add(&Entry{Key: "~" + strings.Repeat("k", maxTableKey)}))
+}
+
+// Its state is checked as a whole, but may still be nonsense.
+func TestAStateOfNonsenseIsRefused(t *testing.T) {
+	x := New()
+	for i := range 500 {
+		x.Apply([]Change{{Op: Put, Name: fmt.Sprintf("k%0*d", 1+i*4, i), Seq: uint64(2*i + 1), Pos: Pos{Segment: 1, Offset: uint32(i * 1000), Len: 1000}},
+			{Op: Sample, Name: fmt.Sprintf("s%d", i%7), Seq: uint64(2*i + 2), At: int64(i), Pos: Pos{Segment: 1, Offset: uint32(i*1000 + 500), Len: 500}}})
+	}
+	c := x.Freeze()
+	var m memory
+	_, err := c.Write(&m, 42, []byte("head"), func(int) error { return nil })
+	require.NoError(t, err)
+	tab, err := OpenTable(m.b)
+	require.NoError(t, err)
+	whole := tab.State()
+	rnd := rand.New(rand.NewPCG(5, 5))
+	refused := 0
+	for n := range 1500 {
+		state := slices.Clone(whole)
+		if n < 500 {
+			state = state[:rnd.IntN(len(state))]
+		} else {
+			state[rnd.IntN(len(state))] ^= byte(1 + rnd.IntN(255))
+		}
+		damaged := *tab
+		damaged.state, damaged.gone = state, nil
+		_, headErr := Head(&damaged)
+		_, err := Restore(&damaged, 1000, func(uint64) bool { return true })
+		if err != nil {
+			require.ErrorAs(t, err, new(*TableError))
+			refused++
+		}
+		require.True(t, headErr == nil || err != nil)
+	}
+	require.Greater(t, refused, 500)
 }

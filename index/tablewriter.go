@@ -30,6 +30,8 @@ type TableWriter struct {
 	level   []innerItem // the first key of each of them
 	out     []byte      // pages that are not yet in the file
 	written int64
+
+	partition uint32 // how many hash pages are made at a time
 }
 
 type innerItem struct {
@@ -44,7 +46,7 @@ const hashPartition = 4096
 // NewTableWriter begins a table in an empty file. mark should differ from that of
 // every table that was in a file of the same name.
 func NewTableWriter(file TableFile, mark uint64) *TableWriter {
-	return &TableWriter{file: file, mark: mark, ordinals: map[uint64]uint64{}, page: make([]byte, pageHead, PageSize)}
+	return &TableWriter{file: file, mark: mark, ordinals: map[uint64]uint64{}, page: make([]byte, pageHead, PageSize), partition: hashPartition}
 }
 
 // Fits tells whether a key can be in a table.
@@ -196,8 +198,8 @@ var errCrowded = errors.New("the hash pages are too full")
 // the next one; behind the last there is one more for that.
 func (w *TableWriter) hashes(t *trailer) error {
 	var spill []hashed // what did not fit into the part before
-	for from := uint32(0); from <= t.hashPages; from += hashPartition {
-		to := min(from+hashPartition, t.hashPages+1)
+	for from := uint32(0); from <= t.hashPages; from += w.partition {
+		to := min(from+w.partition, t.hashPages+1)
 		pages := make([]byte, int(to-from)*PageSize)
 		late := spill
 		spill = nil
