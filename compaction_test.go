@@ -802,3 +802,40 @@ func TestWeighingTheStoreLetsGoOfIt(t *testing.T) {
 		require.Zero(t, fs.OpenFiles(), "History %d", history)
 	}
 }
+
+// Outputs longer than what is written at a time: each of the writes may find no room.
+func TestFullDiskAtAnyWriteOfCompaction(t *testing.T) {
+	hooks := newHookFS()
+	opts := &Options{FS: hooks, Sync: SyncNever, SegmentSize: 1 << 20, Compaction: Compaction{Off: true}}
+	db := open(t, opts)
+	want := model{}
+	for i := range 1500 {
+		key := fmt.Sprintf("k%04d", i%1000)
+		want[key] = fmt.Sprint(i, strings.Repeat("x", 2000))
+		put(t, db, key, want[key])
+		_, err := db.Append("s", []byte(want[key]))
+		require.NoError(t, err)
+	}
+	db = reopen(t, db, opts)
+	before := tree(t, db.dir)
+	all := len(samples(t, db, "s", Window{}))
+	for n := int64(1); ; n++ {
+		var writes atomic.Int64
+		set(&hooks.onWrite, func(string) error {
+			if writes.Add(1) == n {
+				return errNoRoom
+			}
+			return nil
+		})
+		_, err := db.Compact(t.Context(), nil)
+		set(&hooks.onWrite, nil)
+		if err == nil {
+			require.Greater(t, n, int64(15))
+			break
+		}
+		require.ErrorIs(t, err, errNoRoom)
+		sameTree(t, before, tree(t, db.dir))
+	}
+	want.holds(t, db)
+	require.Len(t, samples(t, db, "s", Window{}), all)
+}
