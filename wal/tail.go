@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/annalsdb/annals/replace"
 	"github.com/annalsdb/annals/segment"
 )
 
@@ -81,9 +82,9 @@ func (l *Log) write(b *batch) error {
 
 // intact makes sure that nobody else has changed the file's length.
 func (t *tail) intact() error {
-	info, err := t.seg.file.Stat()
-	if err == nil && info.Size() != t.size {
-		err = fmt.Errorf("segment %d is %d bytes long instead of %d: somebody else has changed it", t.seg.Number, info.Size(), t.size)
+	size, err := replace.SizeOf(t.seg.file)
+	if err == nil && size != t.size {
+		err = fmt.Errorf("segment %d is %d bytes long instead of %d: somebody else has changed it", t.seg.Number, size, t.size)
 	}
 	return err
 }
