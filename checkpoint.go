@@ -79,7 +79,7 @@ func (s *Store) startCheckpoints() {
 			case <-c.wakeup:
 			}
 			if err := s.checkpointIfDue(c.ctx, s.opts.Checkpoint, fewChanges, 4); err != nil && c.ctx.Err() == nil {
-				s.opts.Logger.Warn("annals: the index could not be saved, opening the store will take longer", "dir", s.dir, "err", err)
+				s.warnUnsaved(err)
 			}
 		}
 	}()
@@ -109,8 +109,12 @@ func (s *Store) stopCheckpoints() {
 // what is new takes the next Open no time.
 func (s *Store) checkpointAtClose() {
 	if err := s.checkpointIfDue(context.Background(), min(s.opts.Checkpoint, 1), fewAtClose, 64); err != nil {
-		s.opts.Logger.Warn("annals: the index could not be saved, opening the store will take longer", "dir", s.dir, "err", err)
+		s.warnUnsaved(err)
 	}
+}
+
+func (s *Store) warnUnsaved(err error) {
+	s.opts.Logger.Warn("annals: the index could not be saved, opening the store will take longer", "dir", s.dir, "err", err)
 }
 
 // checkpointIfDue writes INDEX if there have been more changes than limit or, if

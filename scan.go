@@ -195,7 +195,6 @@ type chunk struct {
 	lines   []byte       // room for lines
 	used    int          // of it
 	block   []byte       // room for values, the caller's once they are in it
-	fetched byte         // so that the compiler leaves fetchKeys alone
 	stopped *atomic.Bool // nobody wants the rows any more; may be nil
 }
 
@@ -263,23 +262,11 @@ func (c *chunk) read(s *Snapshot) {
 		return
 	}
 	defer s.leave()
-	c.fetchKeys()
 	c.makeRoom()
 	for first := 0; first < len(c.entries) && !(c.stopped != nil && c.stopped.Load()); {
 		start, size, n := c.run(first)
 		c.readRun(s, c.entries[first:first+n], start, size)
 		first += n
-	}
-}
-
-// fetchKeys looks at a byte of every key, which each row is held against: they may lie
-// anywhere in memory, and a processor waits for many such bytes at a time, but only
-// for one if it has a line to check in between.
-func (c *chunk) fetchKeys() {
-	for i := range c.entries {
-		if key := c.entries[i].Key; key != "" {
-			c.fetched += key[len(key)-1]
-		}
 	}
 }
 

@@ -69,11 +69,14 @@ func (b *Builder) key(c *Change) {
 // latest returns the newest that is known of a key: the entry, which may lie in a
 // segment that is gone, or the change that has deleted it.
 func (l *levels) latest(key string) (e Entry, known, alive bool, err error) {
-	for _, o := range append([]*overlay{l.top}, l.frozen...) {
-		if r := o.find(key); r != 0 {
-			e, deleted := entryOf(o.at(r))
-			return e, true, !deleted, nil
-		}
+	o, r := l.top, l.top.find(key)
+	for i := 0; r == 0 && i < len(l.frozen); i++ {
+		o = l.frozen[i]
+		r = o.find(key)
+	}
+	if r != 0 {
+		e, deleted := entryOf(o.at(r))
+		return e, true, !deleted, nil
 	}
 	if l.table == nil {
 		return Entry{}, false, false, nil
