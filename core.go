@@ -136,8 +136,8 @@ func (c *core) read(f *segmentFile, e index.Entry, d *desk) (Entry, error) {
 	if _, err := f.ReadAt(line, int64(e.Offset)); err != nil {
 		return Entry{}, c.readError(f, e, err)
 	}
-	v, err := decodeAs(line, &e)
-	if err != nil {
+	var v segment.View
+	if err := decodeAs(&v, line, &e); err != nil {
 		return Entry{}, c.damaged(f, e, err)
 	}
 	entry := Entry{Key: e.Key, Seq: e.Seq, Expires: timeOf(e.Expires)}
@@ -150,12 +150,12 @@ func (c *core) read(f *segmentFile, e index.Entry, d *desk) (Entry, error) {
 }
 
 // decodeAs decodes the line of the put that e means.
-func decodeAs(line []byte, e *index.Entry) (segment.View, error) {
-	v, err := segment.DecodeLine(line)
+func decodeAs(v *segment.View, line []byte, e *index.Entry) error {
+	err := v.Decode(line)
 	if err == nil && (v.Kind != segment.Put || v.Seq != e.Seq || !v.NameIs(e.Key)) {
 		err = errors.New("another record lies here than the index says")
 	}
-	return v, err
+	return err
 }
 
 // readError tells a file that is too short, which is damage, from one that can't

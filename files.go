@@ -44,6 +44,15 @@ func (f *segmentFile) ReadAt(p []byte, off int64) (int, error) {
 	return f.ReaderAt.ReadAt(p, off)
 }
 
+// part returns size bytes from an offset on as memory, nil if they are not mapped.
+// Who touches it must expect a fault.
+func (f *segmentFile) part(off int64, size int) []byte {
+	if m := f.mapped.Load(); m != nil && off+int64(size) <= int64(len(m.Bytes())) {
+		return m.Bytes()[off : off+int64(size)]
+	}
+	return nil
+}
+
 // Close closes the file, which nobody reads any more.
 func (f *segmentFile) Close() error {
 	err := f.Closer.Close()

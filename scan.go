@@ -3,10 +3,12 @@ package annals
 import (
 	"iter"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/annalsdb/annals/index"
+	"github.com/annalsdb/annals/replace"
 	"github.com/annalsdb/annals/segment"
 )
 
@@ -45,86 +47,84 @@ func (s *Snapshot) Scan(r Range) iter.Seq2[Entry, error] {
 }
 
 func (s *Snapshot) scanKeys(from, to string, r Range, yield func(Entry, error) bool) {
-	count := 0
-	for e, err := range s.index.Range(from, to, r.Reverse) {
+	w := s.index.Walk(from, to, r.Reverse)
+	defer w.Close()
+	c := chunks.Get().(*chunk)
+	defer c.free()
+	left, size := r.limits(fullChunk)
+	for {
+		err := c.fill(s, w, min(size, left), math.MaxInt)
+		for i := range c.entries {
+			if s.ended() {
+				yield(Entry{}, ErrClosed)
+				return
+			}
+			e := &c.entries[i]
+			if !yield(Entry{Key: e.Key, Seq: e.Seq, Expires: timeOf(e.Expires)}, nil) {
+				return
+			}
+		}
 		if err != nil {
 			yield(Entry{}, s.core.indexError(err))
 			return
 		}
-		if s.hidden(e) {
-			continue
-		}
-		if s.ended() {
-			yield(Entry{}, ErrClosed)
+		if left -= len(c.entries); left == 0 || len(c.entries) == 0 {
 			return
 		}
-		count++
-		if !yield(Entry{Key: e.Key, Seq: e.Seq, Expires: timeOf(e.Expires)}, nil) || count == r.Limit {
-			return
-		}
+		size = fullChunk
 	}
+}
+
+// limits returns how many rows a scan may yield, and of how many its first chunk is,
+// at most most.
+func (r Range) limits(most int) (left, first int) {
+	if r.Limit > 0 {
+		return r.Limit, min(r.Limit, most)
+	}
+	return math.MaxInt, firstChunk
 }
 
 // scanValues reads the first chunks itself.
 func (s *Snapshot) scanValues(from, to string, r Range, yield func(Entry, error) bool) {
-	left, size := math.MaxInt, firstChunk
-	if r.Limit > 0 {
-		left, size = r.Limit, min(r.Limit, moreChunk)
-	}
+	w := s.index.Walk(from, to, r.Reverse)
+	defer w.Close()
 	c := chunks.Get().(*chunk)
 	defer c.free()
-	var lost error
-	for e, err := range s.index.Range(from, to, r.Reverse) {
-		if err != nil {
-			lost = s.core.indexError(err)
-			break
-		}
-		if s.hidden(e) {
-			continue
-		}
-		c.add(e)
-		if len(c.entries) < min(size, left) && c.bytes < chunkBytes {
-			continue
-		}
+	left, size := r.limits(moreChunk)
+	for {
+		lost := c.fill(s, w, min(size, left), chunkBytes)
 		c.read(s)
-		left -= len(c.entries)
-		if !c.yield(s, yield) || left == 0 {
+		if !c.yield(s, yield) {
+			return
+		}
+		if lost != nil {
+			yield(Entry{}, s.core.indexError(lost))
+			return
+		}
+		if left -= len(c.entries); left == 0 || len(c.entries) == 0 {
 			return
 		}
 		if size == moreChunk {
-			switch {
-			case !r.Reverse:
-				from = e.Key + "\x00"
-			case e.Key == "":
-				return // nothing lies before it, and "" would be no bound
-			default:
-				to = e.Key
-			}
-			s.scanAhead(from, to, r.Reverse, left, yield)
+			s.scanAhead(w, left, yield)
 			return
 		}
 		size = moreChunk
-		c.clear()
-	}
-	c.read(s)
-	if c.yield(s, yield) && lost != nil {
-		yield(Entry{}, lost)
 	}
 }
 
 // scanAhead goes on with a goroutine that reads the next chunk while the rows of one
 // are yielded. It ends before scanAhead returns, however the loop is left, and when
 // the snapshot or the store is closed.
-func (s *Snapshot) scanAhead(from, to string, reverse bool, left int, yield func(Entry, error) bool) {
+func (s *Snapshot) scanAhead(w *index.Walk, left int, yield func(Entry, error) bool) {
 	a := ahead{s: s, ready: make(chan *chunk, 1), read: make(chan *chunk, 3), stop: make(chan struct{})}
-	go a.run(from, to, reverse, left)
+	go a.run(w, left)
 	defer func() {
 		a.stopped.Store(true)
 		close(a.stop)
 		for range a.ready { // until it is closed: then nobody is at work
 		}
 	}()
-	for c := range a.ready {
+	for c := a.next(); c != nil; c = a.next() {
 		if !c.yield(s, yield) {
 			return
 		}
@@ -136,47 +136,62 @@ func (s *Snapshot) scanAhead(from, to string, reverse bool, left int, yield func
 }
 
 // ahead is a goroutine that reads ahead. Three chunks go round: one in its hands,
-// one that is ready, one of which the rows are yielded.
+// one that is ready, one of which the rows are yielded. It takes lines apart as long
+// as the loop is busy with others; as soon as the loop waits for rows it gets them as
+// they are, and takes the rest apart itself. So neither waits for the other for long,
+// whatever the loop does with a row.
 type ahead struct {
 	s       *Snapshot
 	ready   chan *chunk   // to be yielded
 	read    chan *chunk   // that were yielded
 	stop    chan struct{} // closed when the loop is left
 	stopped atomic.Bool
-	err     error // why there is no more; set before ready is closed
+	hungry  atomic.Bool // the loop waits for rows
+	err     error       // why there is no more; set before ready is closed
 }
 
-func (a *ahead) run(from, to string, reverse bool, left int) {
+// next returns the next chunk, nil at the end.
+func (a *ahead) next() *chunk {
+	select {
+	case c := <-a.ready:
+		return c
+	default:
+	}
+	a.hungry.Store(true)
+	c := <-a.ready
+	a.hungry.Store(false)
+	return c
+}
+
+func (a *ahead) run(w *index.Walk, left int) {
 	defer close(a.ready)
-	c := &chunk{stopped: &a.stopped}
-	for e, err := range a.s.index.Range(from, to, reverse) {
-		if err != nil {
-			a.err = a.s.core.indexError(err)
-			break
-		}
-		if a.s.hidden(e) {
-			continue
-		}
-		c.add(e)
-		if len(c.entries) < min(fullChunk, left) && c.bytes < chunkBytes {
-			continue
-		}
-		if left -= len(c.entries); !a.hand(c) || left == 0 {
-			return
-		}
+	for {
+		var c *chunk
 		select {
 		case c = <-a.read:
-			c.clear()
 		default:
 			c = &chunk{stopped: &a.stopped}
 		}
+		lost := c.fill(a.s, w, min(fullChunk, left), chunkBytes)
+		if len(c.entries) > 0 && !a.hand(c) {
+			return
+		}
+		if lost != nil {
+			a.err = a.s.core.indexError(lost)
+			return
+		}
+		if left -= len(c.entries); left == 0 || len(c.entries) == 0 {
+			return
+		}
 	}
-	a.hand(c)
 }
 
 // hand reads a chunk and hands it over. It returns false if nobody wants it.
 func (a *ahead) hand(c *chunk) bool {
 	c.read(a.s)
+	for c.decoded < len(c.rows) && !a.hungry.Load() && !a.stopped.Load() {
+		c.decode(a.s)
+	}
 	select {
 	case a.ready <- c:
 		return true
@@ -190,20 +205,34 @@ func (a *ahead) hand(c *chunk) bool {
 // chunk is some rows of a scan.
 type chunk struct {
 	entries []index.Entry
-	rows    []row        // of the first entries: all, unless there was no reading on
-	bytes   int          // of the lines of entries that are not yet decoded
+	most    int          // entries there have been since it was taken
+	rows    []row        // of the entries
+	decoded int          // how many rows are taken apart
 	lines   []byte       // room for lines
-	used    int          // of it
+	mapped  []stretch    // of entries in segments that are mapped
+	parts   [][]byte     // of the mappings, one for each of these stretches
+	others  []stretch    // of the other entries
 	block   []byte       // room for values, the caller's once they are in it
 	stopped *atomic.Bool // nobody wants the rows any more; may be nil
 }
 
-// row is what was read for an entry: the line, which is not yet checked, or the value
-// of a long one, or why it can't be had.
+// row is what was read for an entry: its line, which is not yet checked, then the
+// value, or why it can't be had.
 type row struct {
 	line  []byte
 	value []byte
+	owned bool // by the caller; else it lies in the line
 	err   error
+}
+
+// stretch is the entries from number first on whose lines lie behind each other in a
+// file, forwards or backwards, as compaction leaves them.
+type stretch struct {
+	f        *segmentFile
+	first, n int
+	start    int64
+	size     int
+	at       int // where in the chunk's lines they belong
 }
 
 // chunks are the first ones of scans that have ended: a short scan would take much of
@@ -212,40 +241,54 @@ var chunks = sync.Pool{New: func() any { return new(chunk) }}
 
 // free gives a chunk back without what belongs to the caller or the index.
 func (c *chunk) free() {
-	clear(c.entries[:cap(c.entries)])
-	clear(c.rows[:cap(c.rows)])
-	c.clear()
-	c.block = nil
+	clear(c.entries[:c.most])
+	clear(c.rows[:min(c.most, cap(c.rows))])
+	clear(c.parts[:cap(c.parts)])
+	clear(c.mapped[:cap(c.mapped)])
+	clear(c.others[:cap(c.others)])
+	c.entries, c.rows, c.block, c.most = c.entries[:0], c.rows[:0], nil, 0
 	if len(c.lines) <= chunkBytes {
 		chunks.Put(c)
 	}
 }
 
-func (c *chunk) add(e index.Entry) {
-	c.entries = append(c.entries, e)
-	c.bytes += int(e.Len)
+// fill takes the next entries of a walk that are not hidden: at most n, at least one
+// unless there is none, and not more than have so many bytes of lines.
+func (c *chunk) fill(s *Snapshot, w *index.Walk, n, bytes int) (err error) {
+	for all := 1; all > 0; {
+		c.entries, err = w.Next(c.entries[:0], n, bytes)
+		all = len(c.entries)
+		c.most = max(c.most, all)
+		for i := range c.entries {
+			if c.entries[i].Expires != 0 { // few stores have such
+				c.entries = slices.DeleteFunc(c.entries, s.hidden)
+				break
+			}
+		}
+		if err != nil || len(c.entries) > 0 {
+			break
+		}
+	}
+	return err
 }
 
-func (c *chunk) clear() {
-	c.entries, c.rows, c.bytes, c.used = c.entries[:0], c.rows[:0], 0, 0
-}
-
-// yield checks and yields the rows, and false if the loop has ended. Of a long scan
-// it is the loop's goroutine that checks, while the other one fetches the next lines:
-// they have about as much to do.
+// yield yields the rows, and false if the loop has ended.
 func (c *chunk) yield(s *Snapshot, yield func(Entry, error) bool) bool {
 	for i := range c.entries {
 		if s.ended() {
 			yield(Entry{}, ErrClosed)
 			return false
 		}
-		e, r := &c.entries[i], &c.rows[i]
-		if r.line != nil {
-			c.decode(s, e, r)
+		if i == c.decoded {
+			c.decode(s)
 		}
+		e, r := &c.entries[i], &c.rows[i]
 		entry := Entry{Key: e.Key, Value: r.value, Seq: e.Seq}
 		if r.err == nil {
 			entry.Expires = timeOf(e.Expires)
+		}
+		if !r.owned {
+			entry.Value = c.keep(r.value, len(c.entries)-i)
 		}
 		if !yield(entry, r.err) {
 			return false
@@ -254,50 +297,56 @@ func (c *chunk) yield(s *Snapshot, yield func(Entry, error) bool) bool {
 	return true
 }
 
-// read reads the rows of all entries, unless the snapshot has ended or the loop was
-// left. Lines that lie behind each other in a file, as compaction leaves them, are
-// copied at once.
+// read gets the lines of all entries, unless the snapshot has ended or the loop was
+// left: first it finds out where they lie, then it copies them. So many of them are on
+// their way from memory at the same time.
 func (c *chunk) read(s *Snapshot) {
+	c.decoded = 0
+	c.rows = slices.Grow(c.rows[:0], len(c.entries))[:len(c.entries)]
+	clear(c.rows)
 	if !s.enter() {
 		return
 	}
 	defer s.leave()
-	c.makeRoom()
-	for first := 0; first < len(c.entries) && !(c.stopped != nil && c.stopped.Load()); {
-		start, size, n := c.run(first)
-		c.readRun(s, c.entries[first:first+n], start, size)
-		first += n
+	c.plan(s)
+	c.copyMapped()
+	for i := range c.mapped {
+		c.place(&c.mapped[i], c.mapped[i].n)
+	}
+	for i := range c.others {
+		if c.stopped != nil && c.stopped.Load() {
+			return
+		}
+		c.readOther(s, &c.others[i])
 	}
 }
 
-// run returns how many of the entries from first on lie behind each other, forwards or
-// backwards, and where.
-func (c *chunk) run(first int) (start int64, size, n int) {
-	e := &c.entries[first]
-	start, end := int64(e.Offset), int64(e.Offset)+int64(e.Len)
-	for n = 1; first+n < len(c.entries) && end-start < chunkBytes; n++ {
-		next := &c.entries[first+n]
-		from, to := int64(next.Offset), int64(next.Offset)+int64(next.Len)
-		switch {
-		case next.Segment != e.Segment:
-			return start, int(end - start), n
-		case from == end:
-			end = to
-		case to == start:
-			start = from
-		default:
-			return start, int(end - start), n
+// plan divides the entries into stretches and gives each its place. Those with a long
+// line are read alone, to a place of their own.
+func (c *chunk) plan(s *Snapshot) {
+	c.mapped, c.parts, c.others = c.mapped[:0], c.parts[:0], c.others[:0]
+	var f *segmentFile
+	need := 0
+	for first := 0; first < len(c.entries); {
+		t := c.stretch(first)
+		first += t.n
+		if n := c.entries[t.first].Segment; f == nil || f.number != n {
+			f = s.version.byID[n]
+		}
+		t.f = f
+		if part := f.part(t.start, t.size); part != nil && t.size <= chunkBytes+maxDesk {
+			t.at = need
+			need += t.size
+			c.mapped, c.parts = append(c.mapped, t), append(c.parts, part)
+		} else {
+			c.others = append(c.others, t)
 		}
 	}
-	return start, int(end - start), n
-}
-
-// makeRoom makes room for all lines but those that are read alone.
-func (c *chunk) makeRoom() {
-	need := 0
-	for i := range c.entries {
-		if n := int(c.entries[i].Len); n <= maxDesk {
-			need += n
+	for i := range c.others {
+		t := &c.others[i]
+		t.at = need
+		if t.size <= chunkBytes+maxDesk {
+			need += t.size
 		}
 	}
 	if len(c.lines) < need {
@@ -305,62 +354,102 @@ func (c *chunk) makeRoom() {
 	}
 }
 
-// readRun reads the lines of entries that lie behind each other.
-func (c *chunk) readRun(s *Snapshot, entries []index.Entry, start int64, size int) {
-	f := s.version.byID[entries[0].Segment]
-	if size > len(c.lines)-c.used { // there is a long one among them
-		c.readAlone(s, f, entries)
-		return
+// stretch returns the longest one that begins with an entry.
+func (c *chunk) stretch(first int) stretch {
+	e := &c.entries[first]
+	start, end := int64(e.Offset), int64(e.Offset)+int64(e.Len)
+	n := 1
+	for ; first+n < len(c.entries) && end-start < chunkBytes; n++ {
+		next := &c.entries[first+n]
+		from, to := int64(next.Offset), int64(next.Offset)+int64(next.Len)
+		if next.Segment == e.Segment && from == end && next.Len <= maxDesk {
+			end = to
+		} else if next.Segment == e.Segment && to == start && next.Len <= maxDesk {
+			start = from
+		} else {
+			break
+		}
 	}
-	lines := c.lines[c.used : c.used+size : c.used+size]
-	c.used += size
-	n, err := f.ReadAt(lines, start)
-	for i := range entries {
-		e := &entries[i]
-		at := int(int64(e.Offset) - start)
-		switch end := at + int(e.Len); {
-		case err == nil || end <= n:
-			c.rows = append(c.rows, row{line: lines[at:end]})
-		case at <= n: // this is the line that can't be read
-			c.rows = append(c.rows, row{err: s.core.readError(f, *e, err)})
-		default:
-			c.readAlone(s, f, entries[i:i+1])
+	return stretch{first: first, n: n, start: start, size: int(end - start)}
+}
+
+// copyMapped copies the mapped stretches. Those that can't be had so are read from
+// their files, which know why.
+func (c *chunk) copyMapped() {
+	for done := 0; done < len(c.parts); {
+		done += replace.CopyMapped(c.lines[c.mapped[done].at:], c.parts[done:])
+		if done < len(c.parts) {
+			c.others = append(c.others, c.mapped[done])
+			c.mapped[done].n = 0
+			done++
 		}
 	}
 }
 
-// decode checks a line and takes the value out of it.
-func (c *chunk) decode(s *Snapshot, e *index.Entry, r *row) {
-	v, err := decodeAs(r.line, e)
-	if err != nil {
-		r.err = s.core.damaged(s.version.byID[e.Segment], *e, err)
-	} else {
-		r.value = c.keep(&v)
+// readOther reads a stretch from its file.
+func (c *chunk) readOther(s *Snapshot, t *stretch) {
+	if t.size > chunkBytes+maxDesk {
+		c.readAlone(s, t, 0)
+		return
 	}
-	r.line = nil
-	c.bytes -= int(e.Len)
+	n, err := t.f.ReadAt(c.lines[t.at:t.at+t.size], t.start)
+	if err == nil {
+		c.place(t, t.n)
+		return
+	}
+	whole := 0
+	for ; whole < t.n && int(c.entries[t.first+whole].Offset)+int(c.entries[t.first+whole].Len)-int(t.start) <= n; whole++ {
+	}
+	c.place(t, whole)
+	c.readAlone(s, t, whole)
 }
 
-// readAlone reads rows one by one.
-func (c *chunk) readAlone(s *Snapshot, f *segmentFile, entries []index.Entry) {
+// place tells the first n rows of a stretch where their lines are.
+func (c *chunk) place(t *stretch, n int) {
+	for i := t.first; i < t.first+n; i++ {
+		e := &c.entries[i]
+		at := t.at + int(int64(e.Offset)-t.start)
+		c.rows[i].line = c.lines[at : at+int(e.Len)]
+	}
+}
+
+// decode checks the next row's line, if it has one, and takes the value out of it.
+func (c *chunk) decode(s *Snapshot) {
+	e, r := &c.entries[c.decoded], &c.rows[c.decoded]
+	c.decoded++
+	if r.line == nil {
+		return
+	}
+	var v segment.View
+	if err := decodeAs(&v, r.line, e); err != nil {
+		*r = row{err: s.core.damaged(s.version.byID[e.Segment], *e, err), owned: true}
+		return
+	}
+	var plain bool
+	if r.value, plain = v.Plain(); !plain {
+		r.value, r.owned = v.AppendValue(nil), true
+	}
+}
+
+// readAlone reads the rows of a stretch from number i on one by one.
+func (c *chunk) readAlone(s *Snapshot, t *stretch, i int) {
 	d := desks.Get().(*desk)
 	defer desks.Put(d)
-	for _, e := range entries {
-		entry, err := s.core.read(f, e, d)
-		c.rows = append(c.rows, row{value: entry.Value, err: err})
-		c.bytes -= int(e.Len)
+	for ; i < t.n; i++ {
+		entry, err := s.core.read(t.f, c.entries[t.first+i], d)
+		c.rows[t.first+i] = row{value: entry.Value, owned: true, err: err}
 	}
 }
 
-// keep copies a value to where it is the caller's.
-func (c *chunk) keep(v *segment.View) []byte {
-	value, plain := v.Plain()
-	if !plain || len(value) > maxBlock/4 {
-		return v.AppendValue(nil)
+// keep copies a value to where it is the caller's; left is how many rows there are
+// yet in the chunk.
+func (c *chunk) keep(value []byte, left int) []byte {
+	if len(value) > maxBlock/4 {
+		return slices.Clone(value)
 	}
 	n := len(c.block)
 	if cap(c.block)-n < len(value) {
-		c.block, n = make([]byte, 0, min(maxBlock, c.bytes)), 0
+		c.block, n = make([]byte, 0, min(maxBlock, len(value)*left)), 0
 	}
 	c.block = append(c.block, value...)
 	return c.block[n:len(c.block):len(c.block)]

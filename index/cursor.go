@@ -1,32 +1,94 @@
 package index
 
 import (
-	"iter"
+	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // cursor walks over the keys of one level, or of one run of it, in order or
-// backwards.
-type cursor interface {
-	// key is where the cursor stands; ok is false at the end.
-	key() (key string, ok bool)
-	// entry is what the level says of that key.
-	entry() (e Entry, deleted bool)
-	advance() error
+// backwards. It takes some of them at a time, and keeps its memory for the next ones,
+// and for the next cursor.
+type cursor struct {
+	source
+	list []Entry // at hand, what is left, in the order of the walk
+	some int     // how many to take next
+	room *room
 }
 
-// runCursor walks over a run.
-type runCursor struct {
+// source is where a cursor takes its entries from.
+type source interface {
+	// take returns the next entries in the order of the walk: some, and n at most if
+	// it can choose; none at the end. They lie in r. One without a segment says that
+	// its key is not there.
+	take(n int, r *room) ([]Entry, error)
+}
+
+// room is memory for entries that were taken apart.
+type room struct {
+	list []Entry
+	keys []byte
+	ends []int // of each key in keys
+}
+
+var rooms = sync.Pool{New: func() any { return new(room) }}
+
+// fewTaken is how many entries a cursor takes first; then it takes twice as many
+// each time, up to manyTaken: walks are often short.
+const (
+	fewTaken  = 16
+	manyTaken = 128
+)
+
+func newCursor(s source) *cursor {
+	return &cursor{source: s, some: fewTaken, room: rooms.Get().(*room)}
+}
+
+// load makes sure that there is an entry at hand, unless all are used.
+func (c *cursor) load() (err error) {
+	if len(c.list) == 0 {
+		c.list, err = c.take(c.some, c.room)
+		c.some = min(2*c.some, max(manyTaken, c.some))
+	}
+	return err
+}
+
+// free gives back the memory of a cursor that is used no more.
+func (c *cursor) free() {
+	clear(c.room.list)
+	rooms.Put(c.room)
+	c.list, c.room = nil, nil
+}
+
+func (r *room) reset(n, keys int) {
+	r.list, r.keys, r.ends = slices.Grow(r.list[:0], n), slices.Grow(r.keys[:0], keys), slices.Grow(r.ends[:0], n)
+}
+
+func (r *room) add(e Entry, key []byte) {
+	r.keys = append(r.keys, key...)
+	r.ends = append(r.ends, len(r.keys))
+	r.list = append(r.list, e)
+}
+
+// named gives the entries their keys, which share one string.
+func (r *room) named() []Entry {
+	keys, begin := string(r.keys), 0
+	for i, end := range r.ends {
+		r.list[i].Key, begin = keys[begin:end], end
+	}
+	return r.list
+}
+
+// runSource is a run of an overlay.
+type runSource struct {
 	o    *overlay
 	rest run
 	back bool
-	now  ref
-	name string // the key there
 }
 
-// cursor returns a cursor over the keys of a run from one key up to another.
-func (o *overlay) cursor(r run, from, to string, reverse bool) *runCursor {
+// source returns the keys of a run from one key up to another; nil if there are none.
+func (o *overlay) source(r run, from, to string, reverse bool) *runSource {
 	if to != "" {
 		n, _ := o.search(r, []byte(to))
 		r = r[:n]
@@ -35,50 +97,52 @@ func (o *overlay) cursor(r run, from, to string, reverse bool) *runCursor {
 		n, _ := o.search(r, []byte(from))
 		r = r[n:]
 	}
-	c := &runCursor{o: o, rest: r, back: reverse}
-	c.advance()
-	return c
-}
-
-func (c *runCursor) advance() error {
-	n := len(c.rest)
-	switch {
-	case n == 0:
-		c.now = 0
-	case c.back:
-		c.now, c.rest = c.rest[n-1], c.rest[:n-1]
-	default:
-		c.now, c.rest = c.rest[0], c.rest[1:]
+	if len(r) == 0 {
+		return nil
 	}
-	if c.now != 0 {
-		c.name = string(keyOf(c.o.at(c.now)))
+	return &runSource{o: o, rest: r, back: reverse}
+}
+
+// take takes many changes in one loop: they lie scattered over memory, and so some of
+// them are on their way at a time.
+func (s *runSource) take(n int, r *room) ([]Entry, error) {
+	n = min(n, len(s.rest))
+	r.reset(n, 0)
+	for i := range n {
+		at := i
+		if s.back {
+			at = len(s.rest) - 1 - i
+		}
+		b := s.o.at(s.rest[at])
+		e, deleted := entryOf(b)
+		if deleted {
+			e.Segment = 0
+		}
+		r.add(e, keyOf(b))
 	}
-	return nil
+	if s.back {
+		s.rest = s.rest[:len(s.rest)-n]
+	} else {
+		s.rest = s.rest[n:]
+	}
+	return r.named(), nil
 }
 
-func (c *runCursor) key() (string, bool) { return c.name, c.now != 0 }
-
-func (c *runCursor) entry() (Entry, bool) {
-	e, deleted := entryOf(c.o.at(c.now))
-	e.Key = c.name
-	return e, deleted
-}
-
-// tableCursor walks over a table, page by page.
-type tableCursor struct {
+// tableSource is the pages of a table.
+type tableSource struct {
 	t        *Table
 	from, to string
 	back     bool
-	page     int64
-	list     []Entry // of the page, what is left
-	decoded  *decoded
+	page     int64  // the next one
+	rest     []byte // of the page before it: what is not taken apart yet
+	left     int    // entries in rest
 }
 
-// cursor returns a cursor over the keys from one up to another.
-func (t *Table) cursor(from, to string, reverse bool) (*tableCursor, error) {
-	c := &tableCursor{t: t, from: from, to: to, back: reverse, page: -1, decoded: pages.Get().(*decoded)}
+// source returns the keys from one up to another.
+func (t *Table) source(from, to string, reverse bool) (*tableSource, error) {
+	s := &tableSource{t: t, from: from, to: to, back: reverse, page: -1}
 	if t.Len() == 0 {
-		return c, nil
+		return s, nil
 	}
 	start := from
 	if reverse {
@@ -88,132 +152,84 @@ func (t *Table) cursor(from, to string, reverse bool) (*tableCursor, error) {
 	case start != "":
 		n, err := t.find(start)
 		if err != nil {
+			return s, err
+		}
+		s.page = int64(n)
+	case reverse:
+		s.page = int64(t.t.dataPages) - 1
+	default:
+		s.page = 0
+	}
+	return s, nil
+}
+
+func (s *tableSource) take(n int, r *room) (list []Entry, err error) {
+	for len(list) == 0 && (s.left > 0 || s.page >= 0 && s.page < int64(s.t.t.dataPages)) {
+		at := s.page
+		if s.left > 0 {
+			at--
+		}
+		if list, err = s.parse(n, r); err != nil {
+			s.left, s.page = 0, -1
+			if e, ok := err.(*TableError); ok {
+				return nil, e
+			}
+			return nil, damaged(uint32(at), err.Error())
+		}
+		list = s.within(list)
+	}
+	if s.back {
+		slices.Reverse(list)
+	}
+	if s.t.gone != nil {
+		for i := range list {
+			if s.t.isGone(list[i].Segment) {
+				list[i].Segment = 0
+			}
+		}
+	}
+	return list, nil
+}
+
+// parse takes n entries of a page apart, after all of those before are used; of the
+// next page if there are none left. Backwards it takes a page as a whole, since the
+// way through it leads forwards.
+func (s *tableSource) parse(n int, r *room) (list []Entry, err error) {
+	defer catch(s.t, &err, debug.SetPanicOnFault(true))
+	from := s.from
+	if s.left == 0 {
+		p, err := s.t.page(uint32(s.page), dataPage)
+		if err != nil {
 			return nil, err
 		}
-		c.page = int64(n)
-	case reverse:
-		c.page = int64(t.t.dataPages) - 1
-	default:
-		c.page = 0
+		s.rest, s.left = p[pageHead:pageBytes], pageCount(p)
+		s.page++
 	}
-	return c, c.load()
+	if s.back {
+		s.page -= 2
+		n, from = s.left, "" // within must see that this page is the last one
+	}
+	s.rest, s.left, err = s.t.decode(s.rest, s.left, n, from, r)
+	return r.list, err
 }
 
-// free gives back the memory of a cursor that is used no more.
-func (c *tableCursor) free() {
-	clear(c.decoded.list)
-	pages.Put(c.decoded)
-}
-
-// load takes in the next page that has keys of the range.
-func (c *tableCursor) load() (err error) {
-	c.list = nil
-	for len(c.list) == 0 && c.page >= 0 && c.page < int64(c.t.t.dataPages) {
-		if err = c.t.decode(uint32(c.page), c.decoded); err != nil {
-			return err
-		}
-		c.page++
-		if c.back {
-			c.page -= 2
-		}
-		c.list = c.decoded.list
-		byKey := func(e Entry, key string) int { return strings.Compare(e.Key, key) }
-		if n := len(c.list); n > 0 && c.to != "" && c.list[n-1].Key >= c.to {
-			i, _ := slices.BinarySearchFunc(c.list, c.to, byKey)
-			c.list = c.list[:i]
-			if !c.back {
-				c.page = -1
-			}
-		}
-		if n := len(c.list); n > 0 && c.list[0].Key < c.from {
-			i, _ := slices.BinarySearchFunc(c.list, c.from, byKey)
-			c.list = c.list[i:]
-			if c.back {
-				c.page = -1
-			}
+// within cuts off what lies outside the range, and ends the walk there.
+func (s *tableSource) within(list []Entry) []Entry {
+	if n := len(list); n > 0 && s.to != "" && list[n-1].Key >= s.to {
+		i, _ := slices.BinarySearchFunc(list, s.to, byKey)
+		list = list[:i]
+		if !s.back {
+			s.page, s.left = -1, 0
 		}
 	}
-	return nil
-}
-
-func (c *tableCursor) at() *Entry {
-	if c.back {
-		return &c.list[len(c.list)-1]
-	}
-	return &c.list[0]
-}
-
-func (c *tableCursor) key() (string, bool) {
-	if len(c.list) == 0 {
-		return "", false
-	}
-	return c.at().Key, true
-}
-
-func (c *tableCursor) entry() (Entry, bool) {
-	e := c.at()
-	return *e, c.t.isGone(e.Segment)
-}
-
-func (c *tableCursor) advance() error {
-	if c.back {
-		c.list = c.list[:len(c.list)-1]
-	} else {
-		c.list = c.list[1:]
-	}
-	if len(c.list) == 0 {
-		return c.load()
-	}
-	return nil
-}
-
-// merged yields the entries of all cursors in order. Of a key in several of them
-// the first cursor's word counts. An error ends it.
-func merged(cursors []cursor, reverse bool) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
-		for {
-			var best cursor
-			var least string
-			for _, c := range cursors {
-				if k, ok := c.key(); ok && (best == nil || !reverse && k < least || reverse && k > least) {
-					best, least = c, k
-				}
-			}
-			if best == nil {
-				return
-			}
-			e, deleted := best.entry()
-			for _, c := range cursors {
-				if k, ok := c.key(); ok && c != best && k == least {
-					if err := c.advance(); err != nil {
-						yield(Entry{}, err)
-						return
-					}
-				}
-			}
-			err := best.advance()
-			if !deleted && !yield(e, nil) {
-				return
-			}
-			if err != nil {
-				yield(Entry{}, err)
-				return
-			}
+	if n := len(list); n > 0 && list[0].Key < s.from {
+		i, _ := slices.BinarySearchFunc(list, s.from, byKey)
+		list = list[i:]
+		if s.back {
+			s.page = -1
 		}
 	}
+	return list
 }
 
-// tableOnly is merged for a table alone, without a comparison.
-func tableOnly(c *tableCursor) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
-		for len(c.list) > 0 {
-			if e := c.at(); !c.t.isGone(e.Segment) && !yield(*e, nil) {
-				return
-			}
-			if err := c.advance(); err != nil {
-				yield(Entry{}, err)
-				return
-			}
-		}
-	}
-}
+func byKey(e Entry, key string) int { return strings.Compare(e.Key, key) }

@@ -90,11 +90,18 @@ func parseEntry(b []byte, e *rawEntry) (rest []byte, ok bool) {
 		return nil, false
 	}
 	e.key, b = b[k:k+int(n)], b[k+int(n):]
-	for _, field := range [...]*uint64{&e.seq, &e.ordinal, &e.offset, &e.size} {
-		if *field, k = binary.Uvarint(b); k <= 0 {
-			return nil, false
-		}
-		b = b[k:]
+	var whole bool
+	if e.seq, b, whole = number(b); !whole {
+		return nil, false
+	}
+	if e.ordinal, b, whole = number(b); !whole {
+		return nil, false
+	}
+	if e.offset, b, whole = number(b); !whole {
+		return nil, false
+	}
+	if e.size, b, whole = number(b); !whole {
+		return nil, false
 	}
 	e.expires = 0
 	if e.size&1 != 0 {
@@ -105,6 +112,28 @@ func parseEntry(b []byte, e *rawEntry) (rest []byte, ok bool) {
 	}
 	e.size >>= 1
 	return b, true
+}
+
+// number reads one that is not negative, and returns what follows.
+func number(b []byte) (n uint64, rest []byte, ok bool) {
+	if len(b) > 4 { // almost all of them are short
+		w := binary.LittleEndian.Uint32(b)
+		switch {
+		case w&0x80 == 0:
+			return uint64(w & 0x7f), b[1:], true
+		case w&0x8000 == 0:
+			return uint64(w&0x7f | w>>1&0x3f80), b[2:], true
+		case w&0x800000 == 0:
+			return uint64(w&0x7f | w>>1&0x3f80 | w>>2&0x1fc000), b[3:], true
+		case w&0x80000000 == 0:
+			return uint64(w&0x7f | w>>1&0x3f80 | w>>2&0x1fc000 | w>>3&0xfe00000), b[4:], true
+		}
+	}
+	n, k := binary.Uvarint(b)
+	if k <= 0 {
+		return 0, nil, false
+	}
+	return n, b[k:], true
 }
 
 // hash spreads keys over the hash pages. It must be the same in every process;

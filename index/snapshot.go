@@ -1,10 +1,6 @@
 package index
 
-import (
-	"iter"
-
-	"github.com/google/btree"
-)
+import "github.com/google/btree"
 
 // Snapshot is the state of an index at one moment. It is safe for concurrent use.
 type Snapshot struct {
@@ -42,47 +38,6 @@ func (s *Snapshot) Len() int { return s.len }
 
 // Last is the greatest sequence number in it.
 func (s *Snapshot) Last() uint64 { return s.last }
-
-// Range yields the entries from key from on (included) up to key to (not
-// included; "" is no bound) in order, or backwards if reverse. Damage in the table
-// is yielded as an error and ends it. Keys may share the memory of their neighbours.
-func (s *Snapshot) Range(from, to string, reverse bool) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
-		if to != "" && from >= to {
-			return
-		}
-		cursors := s.runs(from, to, reverse)
-		if s.levels.table == nil {
-			merged(cursors, reverse)(yield)
-			return
-		}
-		c, err := s.levels.table.cursor(from, to, reverse)
-		if err != nil {
-			yield(Entry{}, err)
-			return
-		}
-		defer c.free()
-		switch {
-		case len(cursors) == 0:
-			tableOnly(c)(yield)
-		default:
-			merged(append(cursors, c), reverse)(yield)
-		}
-	}
-}
-
-// runs returns cursors over the overlays, the newest first.
-func (s *Snapshot) runs(from, to string, reverse bool) (cursors []cursor) {
-	for i, o := range append([]*overlay{s.levels.top}, s.levels.frozen...) {
-		for j := len(s.sorted[i]) - 1; j >= 0; j-- {
-			c := o.cursor(s.sorted[i][j], from, to, reverse)
-			if _, ok := c.key(); ok {
-				cursors = append(cursors, c)
-			}
-		}
-	}
-	return cursors
-}
 
 // Snapshot returns the present state, which later changes do not touch. It needs
 // no closing; the positions in it hold as long as its user keeps their segments.

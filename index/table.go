@@ -2,6 +2,7 @@ package index
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"runtime"
@@ -9,7 +10,6 @@ import (
 	"slices"
 	"sort"
 	"strings"
-	"sync"
 	"sync/atomic"
 )
 
@@ -288,42 +288,30 @@ func innerAt(p []byte, i int) (key []byte, child uint32, ok bool) {
 	return p[at+k:][:n], binary.LittleEndian.Uint32(p[at+k+int(n):]), true
 }
 
-// decoded is a data page, taken apart. A cursor keeps its memory for the next page,
-// and for the next cursor.
-type decoded struct {
-	list []Entry
-	keys []byte
-	ends []int // of each key in keys
-}
+var (
+	errEntry   = errors.New("an entry that can't be read")
+	errOrdinal = errors.New("an entry in no segment")
+)
 
-var pages = sync.Pool{New: func() any { return new(decoded) }}
-
-// decode takes the entries of a data page. Their keys share one string.
-func (t *Table) decode(n uint32, d *decoded) (err error) {
-	defer catch(t, &err, debug.SetPanicOnFault(true))
-	p, err := t.page(n, dataPage)
-	if err != nil {
-		return err
-	}
-	count := pageCount(p)
-	d.list, d.keys, d.ends = slices.Grow(d.list[:0], count), slices.Grow(d.keys[:0], pageBytes), slices.Grow(d.ends[:0], count)
-	rest, raw := p[pageHead:pageBytes], rawEntry{}
-	for range count {
+// decode takes up to n of the entries at the beginning of b apart, but for keys
+// below from, and returns what is left.
+func (t *Table) decode(b []byte, count, n int, from string, r *room) (rest []byte, left int, err error) {
+	r.reset(min(n, count), len(b))
+	raw := rawEntry{}
+	for before := true; count > 0 && len(r.list) < n; count-- {
 		var whole bool
-		if rest, whole = parseEntry(rest, &raw); !whole {
-			return damaged(n, "an entry that can't be read")
+		if b, whole = parseEntry(b, &raw); !whole {
+			return nil, 0, errEntry
+		}
+		if before = before && string(raw.key) < from; before {
+			continue
 		}
 		e, ok := t.entry(&raw, "")
 		if !ok {
-			return damaged(n, "an entry in no segment")
+			return nil, 0, errOrdinal
 		}
-		d.keys = append(d.keys, raw.key...)
-		d.ends = append(d.ends, len(d.keys))
-		d.list = append(d.list, e)
+		r.add(e, raw.key)
 	}
-	keys, begin := string(d.keys), 0
-	for i, end := range d.ends {
-		d.list[i].Key, begin = keys[begin:end], end
-	}
-	return nil
+	r.named()
+	return b, count, nil
 }

@@ -55,7 +55,7 @@ func randomEntries(rnd *rand.Rand, n int) []Entry {
 			continue
 		}
 		seen[key] = true
-		e := Entry{Key: key, Seq: rnd.Uint64N(1 << 53), Pos: Pos{Segment: rnd.Uint64N(50), Offset: rnd.Uint32(), Len: rnd.Uint32N(256 << 20)}}
+		e := Entry{Key: key, Seq: rnd.Uint64N(1 << 53), Pos: Pos{Segment: 1 + rnd.Uint64N(50), Offset: rnd.Uint32(), Len: rnd.Uint32N(256 << 20)}}
 		if rnd.IntN(4) == 0 {
 			e.Expires = rnd.Int64()
 		}

@@ -72,6 +72,24 @@ func TestFaultIsAnErrorAndNoSignal(t *testing.T) {
 	require.False(t, debug.SetPanicOnFault(false), "the goroutine is as it was")
 }
 
+func TestCopyMappedStopsAtWhatIsGone(t *testing.T) {
+	page := os.Getpagesize()
+	data := bytes.Repeat([]byte("0123456789abcdef"), 3*page/16)
+	path, m := mapFile(t, data)
+	parts := [][]byte{m.Bytes()[10:15], m.Bytes()[3:7], {}, m.Bytes()[2*page : 2*page+3], m.Bytes()[:2]}
+	room := make([]byte, 20)
+	require.Equal(t, 5, CopyMapped(room, parts))
+	require.Equal(t, "abcde345601201", string(room[:14]))
+	require.Zero(t, CopyMapped(nil, nil))
+
+	require.NoError(t, os.Truncate(path, int64(page)))
+	clear(room)
+	require.Equal(t, 3, CopyMapped(room, parts), "the fourth can't be had")
+	require.Equal(t, "abcde3456", string(room[:9]))
+	require.Equal(t, 1, CopyMapped(room[9:], parts[4:]), "what lies behind it can")
+	require.False(t, debug.SetPanicOnFault(false), "the goroutine is as it was")
+}
+
 func TestWhatIsNoFaultPanicsOn(t *testing.T) {
 	require.PanicsWithValue(t, "x", func() { fault("x", 0) })
 	require.Panics(t, func() { fault(io.EOF, 0) })

@@ -31,11 +31,13 @@ const (
 // DecodeLine decodes a whole record line, newline included, as a reader does who
 // knows where one begins and ends.
 func DecodeLine(line []byte) (v View, err error) {
-	err = v.decodeLine(line)
+	err = v.Decode(line)
 	return v, err
 }
 
-func (v *View) decodeLine(line []byte) error {
+// Decode is DecodeLine into a View that is there already.
+func (v *View) Decode(line []byte) error {
+	*v = View{}
 	if len(line) == 0 || line[len(line)-1] != '\n' {
 		return errNoNewline
 	}
@@ -116,7 +118,7 @@ func appendDecoded(dst, b []byte, as encoding) []byte {
 // of plain ASCII, with no expiry. It gives up on all else, and leaves v as it was.
 // In one piece it takes half of the time that the parser does.
 func (v *View) decodePut(b []byte) bool {
-	const seqField, durField, keyField, valField = `{"seq":`, `,"dur":`, `,"key":"`, `","val":`
+	const seqField, durField, moreField, keyField, valField = `{"seq":`, `,"dur":`, `,"more":true`, `,"key":"`, `","val":`
 	if len(b) < len(seqField) || string(b[:len(seqField)]) != seqField {
 		return false
 	}
@@ -127,6 +129,10 @@ func (v *View) decodePut(b []byte) bool {
 			return false
 		}
 	}
+	more := len(b) >= len(moreField) && string(b[:len(moreField)]) == moreField
+	if more {
+		b = b[len(moreField):]
+	}
 	if seq == 0 || len(b) < len(keyField) || string(b[:len(keyField)]) != keyField {
 		return false
 	}
@@ -135,7 +141,7 @@ func (v *View) decodePut(b []byte) bool {
 	if len(b)-n < len(valField)+2 || string(b[n:n+len(valField)]) != valField || b[len(b)-1] != '}' {
 		return false
 	}
-	v.Seq, v.Dur, v.Kind, v.name, v.value = seq, dur, Put, b[:n], b[n+len(valField):len(b)-1]
+	v.Seq, v.Dur, v.More, v.Kind, v.name, v.value = seq, dur, more, Put, b[:n], b[n+len(valField):len(b)-1]
 	return true
 }
 
