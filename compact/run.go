@@ -85,6 +85,7 @@ type Result struct {
 
 const (
 	runBytes      = 32 << 20  // of lines that are in memory to be sorted, on each core
+	quietBytes    = 4 << 20   // the same for a job beside which others work: it has time, they may need the memory
 	streamBytes   = 128 << 10 // of lines that are read ahead from a segment in key order
 	paceBytes     = 8 << 10   // how much is done between two calls of Pace, in a large job
 	parallelBytes = 4 << 20   // from here on inputs are read on two cores
@@ -168,6 +169,9 @@ func newRun(ctx context.Context, job *Job) *run {
 	for i := range job.Inputs {
 		total += job.Inputs[i].Footer.Bytes
 		r.from = append(r.from, job.Inputs[i].Footer.Segment)
+	}
+	if !job.Parallel {
+		r.budget = quietBytes / shrink
 	}
 	r.parallel = job.Parallel && total >= parallelBytes/int64(shrink)
 	r.unit = int(min(paceBytes, total/64)) // a small job can be stopped too

@@ -27,6 +27,12 @@ func lazily(t *testing.T, test func(t *testing.T, policy time.Duration)) {
 	}
 }
 
+// flushed waits until what is buffered was written, or the writing is stuck.
+func flushed() {
+	time.Sleep(2 * writeGap)
+	synctest.Wait()
+}
+
 // Records are there at once, at the place where they will lie, though nothing of
 // them, and not even the segment, is on the disk.
 func TestBufferedRecordsAreVisibleAtOnce(t *testing.T) {
@@ -44,7 +50,7 @@ func TestBufferedRecordsAreVisibleAtOnce(t *testing.T) {
 			h.readable(commits...)
 		}
 		require.EqualValues(t, 20, commits[19].Records[0].Segment)
-		synctest.Wait()
+		flushed()
 		require.Equal(t, []string{"create 1"}, h.did())
 		require.Zero(t, h.log.Durable())
 		require.Zero(t, h.published)
@@ -55,7 +61,7 @@ func TestBufferedRecordsAreVisibleAtOnce(t *testing.T) {
 		for range 20 {
 			h.readable(commits...)
 		}
-		synctest.Wait()
+		flushed()
 		h.readable(commits...)
 		require.Equal(t, names[:38], nameList(h, false)[:38], "all is written, without anybody asking")
 		h.clean(names...)
@@ -181,17 +187,17 @@ func TestBufferedLinesClaimOnlyWhatIsDurable(t *testing.T) {
 		h := start(t, policy, large)
 		h.now.Store(7e6)
 		require.NoError(t, h.do(put("a")))
-		synctest.Wait()
+		flushed()
 		require.NoError(t, h.do(put("b", "c")))
-		synctest.Wait()
+		flushed()
 		_, err := h.log.Sync(t.Context())
 		require.NoError(t, err)
 		require.NoError(t, h.do(put("d")))
-		synctest.Wait()
+		flushed()
 		require.True(t, h.log.Submit(expiring("e"), AnyEpoch))
 		require.False(t, h.log.Submit(put("f"), AnyEpoch), "it joins the batch")
 		go h.log.Run()
-		synctest.Wait()
+		flushed()
 		h.lines(1,
 			`{"seq":1,"key":"a","val":{"v":1}}`,
 			`{"seq":2,"more":true,"key":"b","val":{"v":1}}`,
@@ -210,7 +216,7 @@ func TestSyncNeverSyncsWhenAsked(t *testing.T) {
 		h := start(t, -1, large)
 		for i := range 5 {
 			require.NoError(t, h.do(put(fmt.Sprint(i))))
-			synctest.Wait()
+			flushed()
 			require.EqualValues(t, i+1, h.published, "others see what is written")
 		}
 		h.fail("write", syscall.ENOSPC) // which is tried again, without a sync too
@@ -239,7 +245,7 @@ func TestBufferIsKeptWithoutRoom(t *testing.T) {
 		require.NoError(t, err)
 		fault := h.on(rule{op: "write", count: always, err: syscall.ENOSPC, short: 20})
 		require.NoError(t, h.do(put("b")), "the buffer takes it before anybody knows")
-		synctest.Wait()
+		flushed()
 		for range 3 {
 			err := h.do(put("refused"))
 			require.ErrorIs(t, err, syscall.ENOSPC)
@@ -275,10 +281,10 @@ func TestNoWriteIsTakenDuringARetry(t *testing.T) {
 	lazily(t, func(t *testing.T, policy time.Duration) {
 		h := start(t, policy, large)
 		require.NoError(t, h.do(put("a")))
-		synctest.Wait()
+		flushed()
 		h.fail("write", syscall.ENOSPC)
 		require.NoError(t, h.do(put("b")))
-		synctest.Wait()
+		flushed()
 		retry := h.on(rule{op: "write", count: 2, err: syscall.ENOSPC, hold: make(chan struct{})}) // with padding, and without
 		<-retry.reached
 		c := put("c")

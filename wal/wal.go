@@ -93,10 +93,12 @@ type Stats struct {
 }
 
 const (
-	maxQueued   = 64 << 20 // bytes that may wait to be written under SyncAlways
-	maxBuffer   = 8 << 20  // the same under the other policies
-	maxBatch    = 8 << 20  // bytes of one write, unless a single commit is larger
-	maxSpares   = 4        // of batches that were written
+	maxQueued   = 64 << 20  // bytes that may wait to be written under SyncAlways
+	maxBuffer   = 8 << 20   // the same under the other policies
+	fullBuffer  = 512 << 10 // from here on it is written at once; before, when the last write is so long ago:
+	writeGap    = time.Millisecond
+	maxBatch    = 8 << 20 // bytes of one write, unless a single commit is larger
+	maxSpares   = 4       // of batches that were written
 	padUnit     = 64 << 10
 	hastenBytes = 1 << 20                // written before the disk is asked to begin with it, where syncs are rare
 	idleMark    = time.Second            // how long the log is idle before it says that all is durable
@@ -147,13 +149,14 @@ type Log struct {
 	durable atomic.Uint64
 	waiting atomic.Int64 // len(mu.queue)
 
-	tail     tail      // belongs to the owner
-	expected int       // commits that are likely to come soon; the owner's
-	batch    batch     // the owner's, under SyncAlways
-	lines    []byte    // the same, for its lines
-	spare    []*Commit // the same: a queue that was written, for the next one
-	number   uint64    // of the segment that the owner could not make yet; 0 if there is none
-	litter   string    // a file that could neither be finished nor removed
+	tail      tail      // belongs to the owner
+	expected  int       // commits that are likely to come soon; the owner's
+	lastFlush time.Time // when a batch of the buffer was written; the owner's
+	batch     batch     // the owner's, under SyncAlways
+	lines     []byte    // the same, for its lines
+	spare     []*Commit // the same: a queue that was written, for the next one
+	number    uint64    // of the segment that the owner could not make yet; 0 if there is none
+	litter    string    // a file that could neither be finished nor removed
 
 	commits, records, batches, syncs atomic.Uint64
 }
