@@ -17,8 +17,9 @@ import (
 // values make a chunk end sooner.
 const (
 	firstChunk = 16
-	moreChunk  = 64
+	moreChunk  = 128
 	fullChunk  = 512
+	aheadRows  = 256 // so many rows must be left for another goroutine to be worth it
 	chunkBytes = 256 << 10
 )
 
@@ -104,7 +105,7 @@ func (s *Snapshot) scanValues(from, to string, r Range, yield func(Entry, error)
 		if left -= len(c.entries); left == 0 || len(c.entries) == 0 {
 			return
 		}
-		if size == moreChunk {
+		if size == moreChunk && left > aheadRows {
 			s.scanAhead(w, left, yield)
 			return
 		}

@@ -90,12 +90,10 @@ type runSource struct {
 // source returns the keys of a run from one key up to another; nil if there are none.
 func (o *overlay) source(r run, from, to string, reverse bool) *runSource {
 	if to != "" {
-		n, _ := o.search(r, []byte(to))
-		r = r[:n]
+		r = r[:o.from(r, to)]
 	}
 	if from != "" {
-		n, _ := o.search(r, []byte(from))
-		r = r[n:]
+		r = r[o.from(r, from):]
 	}
 	if len(r) == 0 {
 		return nil

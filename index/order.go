@@ -23,6 +23,11 @@ type order struct {
 	ahead atomic.Bool  // somebody sorts in the background
 }
 
+const (
+	runRatio = 8   // how many times a run is longer than the next, at least
+	shortRun = 512 // unless it is shorter than this: then there is no next one
+)
+
 // run is a list of changes in the order of their keys.
 type run []ref
 
@@ -55,9 +60,9 @@ func (o *overlay) sortedLocked(limit ref) []run {
 	fresh = slices.CompactFunc(fresh, func(a, b ref) bool { return bytes.Equal(keyOf(o.at(a)), keyOf(o.at(b))) })
 	runs := slices.Clone(o.order.runs)
 	runs = append(runs, fresh)
-	// Each run is at least twice as long as the next: so there are few, and a change
-	// is copied few times.
-	for n := len(runs); n > 1 && len(runs[n-2]) < 2*len(runs[n-1]); n = len(runs) {
+	// Each run is much longer than the next: so there are few, which every walk has to
+	// look into, and a change is copied few times. Short runs are not worth a look.
+	for n := len(runs); n > 1 && len(runs[n-2]) < max(runRatio*len(runs[n-1]), shortRun); n = len(runs) {
 		runs = append(runs[:n-2], o.merge(runs[n-2], runs[n-1]))
 	}
 	o.order.runs = runs
@@ -78,6 +83,11 @@ func (o *overlay) merge(older, newer run) run {
 		older = older[n:]
 	}
 	return append(merged, older...)
+}
+
+// from returns where the keys from one on begin in a run.
+func (o *overlay) from(r run, key string) int {
+	return sort.Search(len(r), func(i int) bool { return string(keyOf(o.at(r[i]))) >= key })
 }
 
 // search returns where a key is in a run, or would be. It looks near the beginning

@@ -53,14 +53,10 @@ func (w *Walk) Next(list []Entry, n, bytes int) ([]Entry, error) {
 		w.cursors[0].some = n
 	}
 	for first := len(list); len(list)-first < n && bytes > 0 && w.loaded(); {
-		before := len(list)
 		if len(w.cursors) == 1 {
-			list = w.only(list, n-(before-first), bytes)
+			list, bytes = w.only(list, n-(len(list)-first), bytes)
 		} else {
-			list = w.least(list)
-		}
-		for i := before; i < len(list); i++ {
-			bytes -= int(list[i].Len)
+			list, bytes = w.least(list, n-(len(list)-first), bytes)
 		}
 	}
 	err := w.err
@@ -90,8 +86,8 @@ func (w *Walk) loaded() bool {
 	return left > 0 && w.err == nil
 }
 
-// only appends what the only cursor has at hand.
-func (w *Walk) only(list []Entry, n, bytes int) []Entry {
+// only appends what the only cursor has at hand, and returns how many bytes are left.
+func (w *Walk) only(list []Entry, n, bytes int) ([]Entry, int) {
 	c := w.cursors[0]
 	for len(c.list) > 0 && n > 0 && bytes > 0 {
 		if e := &c.list[0]; e.Segment != 0 {
@@ -100,28 +96,33 @@ func (w *Walk) only(list []Entry, n, bytes int) []Entry {
 		}
 		c.list = c.list[1:]
 	}
-	return list
+	return list, bytes
 }
 
-// least appends the next entry of all cursors, unless its key is not there. Of a key
-// in several of them the first cursor's word counts.
-func (w *Walk) least(list []Entry) []Entry {
-	best := w.cursors[0]
-	for _, c := range w.cursors[1:] {
-		if k, least := c.list[0].Key, best.list[0].Key; !w.reverse && k < least || w.reverse && k > least {
-			best = c
+// least appends the entries of all cursors in order, as long as each has one at hand,
+// and returns how many bytes are left. Of a key in several of them the first cursor's
+// word counts.
+func (w *Walk) least(list []Entry, n, bytes int) ([]Entry, int) {
+	for all := true; all && n > 0 && bytes > 0; {
+		best := w.cursors[0]
+		for _, c := range w.cursors[1:] {
+			if k, least := c.list[0].Key, best.list[0].Key; !w.reverse && k < least || w.reverse && k > least {
+				best = c
+			}
+		}
+		e := &best.list[0]
+		if e.Segment != 0 {
+			list = append(list, *e)
+			n, bytes = n-1, bytes-int(e.Len)
+		}
+		for _, c := range w.cursors {
+			if c == best || c.list[0].Key == e.Key {
+				c.list = c.list[1:]
+				all = all && len(c.list) > 0
+			}
 		}
 	}
-	e := &best.list[0]
-	for _, c := range w.cursors {
-		if c == best || c.list[0].Key == e.Key {
-			c.list = c.list[1:]
-		}
-	}
-	if e.Segment != 0 {
-		list = append(list, *e)
-	}
-	return list
+	return list, bytes
 }
 
 // rangeChunk is how many entries Range takes at a time.
