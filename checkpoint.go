@@ -64,6 +64,7 @@ type checkpoints struct {
 	cancel context.CancelFunc
 	patchy []uint64 // segments with damage: the next Open reads them too, to tell it
 	wait   int      // changes that there must be after a failure, before another try
+	sealed uint64   // the greatest number in the segments that INDEX stands for; guarded by job
 }
 
 func (s *Store) startCheckpoints() {
@@ -78,7 +79,9 @@ func (s *Store) startCheckpoints() {
 				return
 			case <-c.wakeup:
 			}
-			if err := s.checkpointIfDue(c.ctx, s.opts.Checkpoint, fewChanges, 4); err != nil && c.ctx.Err() == nil {
+			// What is kept of samples is written anew each time, too.
+			few := max(fewChanges, s.index.Footprint()/16)
+			if err := s.checkpointIfDue(c.ctx, s.opts.Checkpoint, few, 4); err != nil && c.ctx.Err() == nil {
 				s.warnUnsaved(err)
 			}
 		}
@@ -108,9 +111,37 @@ func (s *Store) stopCheckpoints() {
 // checkpointAtClose saves the index of a store whose log is closed, unless reading
 // what is new takes the next Open no time.
 func (s *Store) checkpointAtClose() {
-	if err := s.checkpointIfDue(context.Background(), min(s.opts.Checkpoint, 1), fewAtClose, 64); err != nil {
+	few := fewAtClose
+	if s.unread() >= fewAtClose {
+		few = 0 // much of what is in INDEX lies in segments that it does not name
+	}
+	if err := s.checkpointIfDue(context.Background(), min(s.opts.Checkpoint, 1), few, 64); err != nil {
 		s.warnUnsaved(err)
 	}
+}
+
+// unread is how many records the next Open would read, or more.
+func (s *Store) unread() uint64 {
+	c := &s.checkpoints
+	c.job.Lock()
+	defer c.job.Unlock()
+	return s.index.Last() - min(c.sealed, s.index.Last())
+}
+
+// lastOf returns the greatest number in some of the sealed segments of a store, given
+// by their numbers in order.
+func lastOf(m *segment.Manifest, some []uint64) (last uint64) {
+	for i := range m.Sealed {
+		if f := &m.Sealed[i]; in(some, f.Segment) {
+			last = max(last, f.Last)
+		}
+	}
+	return last
+}
+
+func in(sorted []uint64, n uint64) bool {
+	_, found := slices.BinarySearch(sorted, n)
+	return found
 }
 
 func (s *Store) warnUnsaved(err error) {
@@ -213,6 +244,7 @@ func (s *Store) checkpoint(ctx context.Context) (err error) {
 		return s.indexError(err)
 	}
 	frozen.Adopt(table)
+	s.checkpoints.sealed = lastOf(&m, head.Segments)
 	s.opts.Logger.Debug("annals: index saved", "dir", s.dir, "entries", table.Len(), "last", head.Last)
 	return nil
 }

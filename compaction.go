@@ -236,7 +236,8 @@ func (s *Store) compactLocked(ctx context.Context, inputs []uint64, pace func(co
 	if err != nil || len(footers) == 0 {
 		return stats, err
 	}
-	job.Pace, job.Parallel = pace, flatOut
+	copied := &copies{index: s.index}
+	job.Pace, job.Parallel, job.Samples = pace, flatOut, copied.of
 	result, err := compact.Run(ctx, job)
 	if err != nil {
 		if c.ctx.Err() != nil {
@@ -254,7 +255,7 @@ func (s *Store) compactLocked(ctx context.Context, inputs []uint64, pace func(co
 		return stats, s.abandon(result, nil, *err)
 	}
 	stats = statsOf(footers, result)
-	return stats, s.adopt(ctx, footers, result, pace)
+	return stats, s.adopt(ctx, footers, result, copied.all, pace)
 }
 
 // plan makes a job of the inputs that are still there.
@@ -321,7 +322,7 @@ func (s *Store) judge(outside uint64, lost *atomic.Pointer[error]) func(*segment
 
 // adopt puts the outputs in the place of the inputs: steps 5 to 8 of package
 // compact.
-func (s *Store) adopt(ctx context.Context, footers []segment.Footer, result *compact.Result, pace func(context.Context, int) error) error {
+func (s *Store) adopt(ctx context.Context, footers []segment.Footer, result *compact.Result, copied []*index.Stretch, pace func(context.Context, int) error) error {
 	var inputs []uint64
 	for i := range footers {
 		inputs = append(inputs, footers[i].Segment)
@@ -347,7 +348,7 @@ func (s *Store) adopt(ctx context.Context, footers []segment.Footer, result *com
 		return s.abandon(result, outputs, err)
 	}
 	s.files.add(outputs...)
-	if err := s.moveEntries(inputs, result, outputs, func(n int) { _ = pace(ctx, n) }); err != nil { // 7
+	if err := s.moveEntries(inputs, result, outputs, copied, func(n int) { _ = pace(ctx, n) }); err != nil { // 7
 		// The index points to inputs still, which stay readable. The outputs hold the
 		// same records, so the next compaction of them moves what is left. Until the
 		// store is opened again the index must not be saved: it knows too little of them.
@@ -397,15 +398,11 @@ func (s *Store) abandon(result *compact.Result, outputs []*segmentFile, err erro
 // moveEntries points the index to the outputs, in small slices, while inputs and
 // outputs are open. The keys are read from the outputs once more: in memory there
 // may be too many.
-func (s *Store) moveEntries(inputs []uint64, result *compact.Result, outputs []*segmentFile, pace func(int)) (err error) {
-	var samples [][]index.Change
+func (s *Store) moveEntries(inputs []uint64, result *compact.Result, outputs []*segmentFile, samples []*index.Stretch, pace func(int)) (err error) {
 	for i := range result.Outputs {
-		out := &result.Outputs[i]
-		if out.Header.Order == segment.BySeq {
-			samples = append(samples, copied(out))
-			continue
+		if out := &result.Outputs[i]; out.Header.Order == segment.ByKey {
+			err = errors.Join(err, s.moveKeys(outputs[i], out.Footer.Bytes, pace))
 		}
-		err = errors.Join(err, s.moveKeys(outputs[i], out.Footer.Bytes, pace))
 	}
 	for slice := range slices.Chunk(result.Expired, moveSlice) {
 		list := make([]index.Change, len(slice))
@@ -459,17 +456,23 @@ func (s *Store) moveKeys(f *segmentFile, end int64, pace func(int)) error {
 	return errors.Join(err, scan.Err())
 }
 
-// copied is an output of samples as the index takes it.
-func copied(out *compact.Output) []index.Change {
-	list := make([]index.Change, len(out.Samples))
-	for i := range out.Samples {
-		r := &out.Samples[i]
-		list[i] = index.Change{
-			Op: index.Sample, Name: r.Name, Seq: r.Seq, At: r.At,
-			Pos: index.Pos{Segment: out.Header.Segment, Offset: uint32(r.Offset), Len: uint32(r.Len)},
-		}
-	}
-	return list
+// copies notes the samples that a job has copied, as the index takes them.
+type copies struct {
+	index *index.Index
+
+	mu  sync.Mutex
+	all []*index.Stretch
+}
+
+// of returns what is called with each sample of an output.
+func (c *copies) of(output uint64) (add func(series []byte, l *segment.Line), done func()) {
+	t := c.index.NewStretch(output)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all = append(c.all, t)
+	return func(series []byte, l *segment.Line) {
+		t.Add(series, l.View.Seq, l.View.At, uint32(l.Offset), uint32(l.Size))
+	}, t.Done
 }
 
 func statsOf(inputs []segment.Footer, result *compact.Result) CompactStats {

@@ -147,6 +147,9 @@ func newStore(op *opening, lock *dirLock) *Store {
 	}
 	s.files = newFiles(op.files, s.unlink)
 	s.checkpoints.patchy = op.patchy
+	if op.table != nil {
+		s.checkpoints.sealed = lastOf(&op.manifest, op.head.Segments)
+	}
 	s.manifest.Manifest = op.manifest
 	s.manifest.next.Store(op.manifest.Next)
 	s.log = wal.New(wal.Options{

@@ -21,14 +21,15 @@
 //
 // # Memory, and how often a line is read
 //
-// Samples lie in the right order and go straight to an output. Keys are gathered
+// Samples lie in the right order and go to an output as they come. Keys are gathered
 // until 32 MiB of lines are in memory, sorted and, if more come, put aside in a file
 // (a spill: a segment that is never synced or listed). An input that is an output of
 // an earlier job is in order already. Then all of these are merged, each through 128
 // KiB of its lines. So a line of an input is read once, twice if it was put aside,
-// and once more in the output. What the lines take is bounded, whatever the size of
-// the job; what the index must know of each sample that was copied, some 50 bytes, is
-// kept until the end ([Output]), and so is each expired key.
+// and once more in the output. Samples are gathered up to 4 MiB, until those of all inputs
+// before are copied. So memory is bounded, whatever the size of the job, but for the list
+// of keys that have expired. What the index must know of samples it is told while the
+// output is read again ([Job].Samples).
 //
 // Of a large job by hand two inputs are read at a time, by two goroutines with such
 // memory each, and an output is synced and read again while the next is written.

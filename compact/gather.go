@@ -175,20 +175,20 @@ func (w *gatherer) all() error {
 }
 
 func (w *gatherer) keep(l *segment.Line) error {
-	c := &w.keys
+	c, budget := &w.keys, w.budget
 	if l.View.Kind == segment.Sample {
-		c = &w.samples
+		c, budget = &w.samples, w.run.samples
 	}
 	if c.arena == nil {
 		size := int64(0)
 		for _, in := range w.inputs[w.input:] {
 			size += in.Footer.Bytes
 		}
-		c.arena = make([]byte, 0, min(size, int64(w.budget)+1<<20))
+		c.arena = make([]byte, 0, min(size, int64(budget)+int64(budget)/32))
 	}
 	c.add(l)
 	switch {
-	case len(c.arena) < w.budget:
+	case len(c.arena) < budget:
 		return nil
 	case c == &w.samples:
 		return w.copySamples()

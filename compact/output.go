@@ -16,7 +16,6 @@ type output struct {
 	Output
 	writer *Writer
 	wrote  digest
-	series map[string]string // the names of Samples, each once in memory
 }
 
 // digest stands for the records of an output: which they are, and where each of
@@ -64,7 +63,7 @@ func (r *run) beginOutput(order segment.Order) error {
 	if err != nil {
 		return err
 	}
-	r.out = &output{Output: Output{Header: h}, writer: w, series: map[string]string{}}
+	r.out = &output{Output: Output{Header: h}, writer: w}
 	r.outputs = append(r.outputs, r.out)
 	return nil
 }
@@ -135,18 +134,21 @@ func (r *run) recheck(o *output) (err error) {
 	var found digest
 	found.hash.SetSeed(o.wrote.hash.Seed())
 	var name []byte
+	note, done := func([]byte, *segment.Line) {}, func() {}
+	if r.Samples != nil && o.Header.Order == segment.BySeq {
+		note, done = r.Samples(o.Header.Segment)
+	}
 	m := meter{run: r}
 	problems, err := segment.CheckSealed(file, info.Size(), path, r.Store, o.Footer, func(l *segment.Line) error {
 		name = l.View.AppendName(name[:0])
 		found.add(l.Offset, l.View.Seq, name)
-		if l.View.Kind == segment.Sample {
-			o.note(l, name)
-		}
+		note(name, l)
 		return m.add(len(l.Bytes))
 	})
 	if err == nil {
 		err = m.flush()
 	}
+	done()
 	switch {
 	case err != nil:
 		return err
@@ -157,14 +159,4 @@ func (r *run) recheck(o *output) (err error) {
 		return fmt.Errorf("%q: the copy does not hold the records that were copied", path)
 	}
 	return nil
-}
-
-// note keeps what the index has to know of a sample.
-func (o *output) note(l *segment.Line, name []byte) {
-	series, known := o.series[string(name)]
-	if !known {
-		series = string(name)
-		o.series[series] = series
-	}
-	o.Samples = append(o.Samples, Sample{Name: series, Seq: l.View.Seq, At: l.View.At, Offset: l.Offset, Len: int(l.Size)})
 }

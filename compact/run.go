@@ -46,6 +46,11 @@ type Job struct {
 	Judge func(v *segment.View, name string) Verdict
 	// NewSegment returns a number for a file.
 	NewSegment func() uint64
+	// Samples is called with the number of each output that holds samples, when it is
+	// read again: add then with each of them, in order, and the name of its series, of
+	// which neither may be kept, and done at the end. Outputs may be read two at a time.
+	// It may be nil.
+	Samples func(output uint64) (add func(series []byte, l *segment.Line), done func())
 	// Pace is called after so many bytes were read or written; its error stops
 	// the job. One call is made at a time.
 	Pace func(ctx context.Context, bytes int) error
@@ -59,20 +64,10 @@ type Dead struct {
 	Seq  uint64
 }
 
-// Sample is one that was copied.
-type Sample struct {
-	Name   string
-	Seq    uint64
-	At     int64
-	Offset int64
-	Len    int
-}
-
 // Output is a segment that was written.
 type Output struct {
-	Header  segment.Header
-	Footer  segment.Footer
-	Samples []Sample // all of its lines, if it holds samples
+	Header segment.Header
+	Footer segment.Footer
 }
 
 // Result is what Run did.
@@ -86,6 +81,7 @@ type Result struct {
 const (
 	runBytes      = 32 << 20  // of lines that are in memory to be sorted, on each core
 	quietBytes    = 4 << 20   // the same for a job beside which others work: it has time, they may need the memory
+	sampleBytes   = 4 << 20   // of samples that are in memory until it is their turn, on each core
 	streamBytes   = 128 << 10 // of lines that are read ahead from a segment in key order
 	paceBytes     = 8 << 10   // how much is done between two calls of Pace, in a large job
 	parallelBytes = 4 << 20   // from here on inputs are read on two cores
@@ -143,6 +139,7 @@ type run struct {
 	from     []uint64 // the inputs' numbers
 	parallel bool
 	budget   int   // of lines in memory, to be sorted
+	samples  int   // of lines in memory, to be copied
 	stream   int   // of lines in memory, of a segment in key order
 	large    int64 // from here on an output is finished beside the next
 	unit     int   // how much is done between two calls of Pace
@@ -164,7 +161,7 @@ type tally struct {
 
 func newRun(ctx context.Context, job *Job) *run {
 	shrink := max(job.shrink, 1)
-	r := &run{Job: job, ctx: ctx, budget: runBytes / shrink, stream: streamBytes / shrink, large: finishBytes / int64(shrink)}
+	r := &run{Job: job, ctx: ctx, budget: runBytes / shrink, samples: sampleBytes / shrink, stream: streamBytes / shrink, large: finishBytes / int64(shrink)}
 	total := int64(0)
 	for i := range job.Inputs {
 		total += job.Inputs[i].Footer.Bytes

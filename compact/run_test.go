@@ -162,12 +162,35 @@ type bench struct {
 	judged map[uint64]Verdict // Keep if absent
 	seq    uint64
 	number atomic.Uint64
+
+	mu    sync.Mutex
+	noted map[uint64][]noted // by output
+	ended atomic.Int64       // how many of them are done
+}
+
+// noted is a sample as Job.Samples is told of it.
+type noted struct {
+	series       string
+	seq          uint64
+	at           int64
+	offset, size int64
+}
+
+func (b *bench) note(output uint64) (add func([]byte, *segment.Line), done func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.noted[output] = []noted{}
+	return func(series []byte, l *segment.Line) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.noted[output] = append(b.noted[output], noted{string(series), l.View.Seq, l.View.At, l.Offset, l.Size})
+	}, func() { b.ended.Add(1) }
 }
 
 func newBench(t *testing.T, segmentSize int64) *bench {
 	b := &bench{
 		T: t, fs: &faulty{FS: replace.OS}, dir: t.TempDir(),
-		data: map[uint64][]byte{}, lines: map[uint64]string{}, names: map[uint64]string{}, kinds: map[uint64]segment.Kind{}, judged: map[uint64]Verdict{},
+		data: map[uint64][]byte{}, lines: map[uint64]string{}, names: map[uint64]string{}, kinds: map[uint64]segment.Kind{}, judged: map[uint64]Verdict{}, noted: map[uint64][]noted{},
 	}
 	b.number.Store(100)
 	b.job = &Job{
@@ -179,6 +202,7 @@ func newBench(t *testing.T, segmentSize int64) *bench {
 			return b.judged[v.Seq]
 		},
 		NewSegment: func() uint64 { return b.number.Add(1) },
+		Samples:    b.note,
 		Pace:       func(context.Context, int) error { return nil },
 	}
 	return b
@@ -357,6 +381,7 @@ func (b *bench) check(result *Result, cuts []uint64) {
 			gotKeys = append(gotKeys, got...)
 		}
 	}
+	require.EqualValues(b, len(b.noted), b.ended.Load())
 	require.Equal(b, keys, gotKeys)
 	require.Equal(b, samples, gotSamples)
 	for _, r := range result.Expired {
@@ -382,14 +407,15 @@ func (b *bench) output(out *Output) (seqs []uint64) {
 		require.Equal(b, b.lines[l.View.Seq], string(l.Bytes), "byte for byte")
 		require.Equal(b, out.Header.Order == segment.BySeq, l.View.Kind == segment.Sample)
 		if l.View.Kind == segment.Sample {
-			require.Equal(b, Sample{Name: l.View.Name(), Seq: l.View.Seq, At: l.View.At, Offset: l.Offset, Len: int(l.Size)}, out.Samples[len(seqs)])
+			require.Equal(b, noted{l.View.Name(), l.View.Seq, l.View.At, l.Offset, l.Size}, b.noted[out.Header.Segment][len(seqs)])
 		}
 		seqs = append(seqs, l.View.Seq)
 		return nil
 	})
 	require.NoError(b, err)
 	require.Empty(b, problems)
-	require.True(b, out.Header.Order == segment.ByKey && out.Samples == nil || len(out.Samples) == len(seqs))
+	list, samples := b.noted[out.Header.Segment]
+	require.True(b, out.Header.Order == segment.ByKey && !samples || len(list) == len(seqs))
 	h, _, err := segment.ReadHeader(bytes.NewReader(data), int64(len(data)), path)
 	require.NoError(b, err)
 	require.Equal(b, out.Header, h)

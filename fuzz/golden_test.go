@@ -33,7 +33,7 @@ import (
 // SHA256SUMS, and the sum of that list is here.
 const (
 	goldenRoot = "testdata/golden"
-	goldenSum  = "928f8a5c673b31043596002c94797cd6af6b32b9059228c4a34609f04ba13799"
+	goldenSum  = "e4a7f1ab862173d83449c5f73bfb32e0c0dddcc12c664a96256cfd6cfc94bed3"
 )
 
 var goldenMake = flag.String("golden.make", "", "a new directory into which TestMakeGolden writes stores of the present format")

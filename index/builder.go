@@ -2,6 +2,7 @@ package index
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"sort"
 )
@@ -100,29 +101,42 @@ func (b *Builder) Damage(segment uint64, offset, end int64, first, last uint64) 
 	x := b.x
 	i := slices.IndexFunc(x.mu.log, func(t *stretch) bool { return t.segment == segment })
 	if i < 0 {
-		x.mu.log = append(x.mu.log, &stretch{segment: segment, first: first, blocks: []block{{
-			Block: Block{Segment: segment, Start: offset, End: end, FirstSeq: first, LastSeq: last, Damaged: true},
-		}}})
+		t := newStretch(segment, first)
+		start := uint32(min(offset, math.MaxUint32))
+		t.parts = []*part{{end: end, last: last, damaged: true, blocks: []block{{start: start, first: first, samples: isDamagedBlock}}}}
+		x.mu.log = append(x.mu.log, t)
 		return
 	}
-	t := x.mu.log[i]
-	for j := range t.blocks {
-		t.blocks[j].Damaged = t.blocks[j].Damaged || offset == 0
+	x.mu.log[i].damage(offset, end, first, last)
+}
+
+// damage is Builder.Damage for a segment of which there are blocks.
+func (t *stretch) damage(offset, end int64, first, last uint64) {
+	if offset == 0 {
+		for _, p := range t.parts {
+			p.damaged = true
+			for i := range p.blocks {
+				p.blocks[i].samples |= isDamagedBlock
+			}
+		}
 	}
 	// The last block that begins before the line, or the first one.
-	j := max(sort.Search(len(t.blocks), func(j int) bool { return t.blocks[j].Start > offset })-1, 0)
-	d := &t.blocks[j]
-	d.Damaged = true
+	j := max(sort.Search(len(t.parts), func(j int) bool { return int64(t.parts[j].blocks[0].start) > offset })-1, 0)
+	p := t.parts[j]
+	i := max(sort.Search(len(p.blocks), func(i int) bool { return int64(p.blocks[i].start) > offset })-1, 0)
+	p.damaged = true
+	d := &p.blocks[i]
+	d.samples |= isDamagedBlock
 	// The block reaches to its neighbours now, in offsets and in numbers.
-	if offset < d.Start {
-		d.Start, d.FirstSeq = offset, first
+	if offset < int64(d.start) {
+		d.start, d.first = uint32(offset), first
 		t.first = first
 	}
-	if offset >= d.End {
-		d.End, d.LastSeq = end, last
-		if j+1 < len(t.blocks) {
-			next := &t.blocks[j+1]
-			d.End, d.LastSeq = next.Start, next.FirstSeq-1
+	if i == len(p.blocks)-1 && offset >= p.end {
+		p.end, p.last = end, last
+		if j+1 < len(t.parts) {
+			next := &t.parts[j+1].blocks[0]
+			p.end, p.last = int64(next.start), next.first-1
 		}
 	}
 }
@@ -139,7 +153,7 @@ func (b *Builder) Err() error { return b.err }
 func (b *Builder) Index() (*Index, error) {
 	x := b.x
 	for _, t := range x.mu.log {
-		t.closeBlock()
+		t.pack()
 	}
 	slices.SortFunc(x.mu.log, func(a, b *stretch) int { return int(int64(a.first) - int64(b.first)) })
 	return x, b.err

@@ -8,7 +8,7 @@ type Checkpoint struct {
 	x      *Index
 	levels *levels // but for top
 	last   uint64
-	state  []byte
+	state  *state
 	long   []Entry // their keys do not fit into a table
 
 	samples int // of Index.mu.samples, those that are in it
@@ -20,7 +20,7 @@ func (x *Index) Freeze() *Checkpoint {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	now := x.freezeLocked()
-	return &Checkpoint{x: x, levels: now, last: x.mu.last, state: x.appendStateLocked(nil), samples: x.mu.samples}
+	return &Checkpoint{x: x, levels: now, last: x.mu.last, state: x.stateLocked(), samples: x.mu.samples}
 }
 
 // freezeLocked has a new overlay take the changes from now on.
@@ -81,7 +81,7 @@ func (c *Checkpoint) Write(file TableFile, mark uint64, head []byte, pace func(e
 	}
 	state := appendBytes(nil, head)
 	state = appendEntries(state, c.long)
-	return w.Finish(append(state, c.state...))
+	return w.Finish(c.state.append(state))
 }
 
 // Adopt puts the table that Write has written in the place of all that went into it.
@@ -97,6 +97,7 @@ func (c *Checkpoint) Adopt(t *Table) {
 	})
 	x.mu.samples -= c.samples
 	x.current.Store(nil)
+	t.state = nil // the index has it
 }
 
 // longOverlay holds the entries that do not fit into a table, if there are any. Of
@@ -139,6 +140,7 @@ func Restore(t *Table, last uint64, listed func(segment uint64) bool) (b *Builde
 		x.mu.len += int(u.Keys)
 	}
 	x.mu.recent = nil
+	t.state = nil // the index has it
 	x.mu.log = slices.DeleteFunc(x.mu.log, func(t *stretch) bool { return !listed(t.segment) })
 	x.mu.last = last
 	return &Builder{x: x, base: last}, nil

@@ -70,10 +70,21 @@
 // # Samples
 //
 // Samples are not indexed one by one. The log is divided into blocks of about 64
-// KiB; for each of them the index knows the range of sequence numbers and of times,
-// and which series occur in it. A reader of samples opens only the blocks that can
-// hold an answer. Sums of each series lie in a tree (google/btree), whose copies are
-// as cheap as a snapshot needs.
+// KiB; of each the index knows the numbers and times of its samples, in 32 bytes. A part
+// of up to 256 blocks of a segment keeps beside them in which blocks each series occurs,
+// in at most 64 bytes a block (where.go): exactly for series that are rare, or in every
+// block, and for all others only that they may be anywhere in the part. So the memory is
+// bounded, whatever the number of series, by one byte for some 680 of the log; a rare
+// series is found where it is; and of a series that is named only as one that may be
+// anywhere, a sample is never far. A reader of samples opens only the blocks that can hold
+// an answer. The part that grows keeps all series of all its blocks.
+//
+// A part that is packed never changes: readers look into it without a lock, and Freeze
+// takes only a pointer to it. Compaction makes the parts of its outputs beside the index,
+// sample by sample ([Stretch]), and Replace puts them in.
+//
+// Sums of each series lie in a tree (google/btree), whose copies are as cheap as a
+// snapshot needs.
 //
 // # Who may call what
 //

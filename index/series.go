@@ -1,6 +1,7 @@
 package index
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/google/btree"
@@ -10,6 +11,7 @@ import (
 type Series struct {
 	Name     string
 	Samples  uint64
+	Bytes    uint64 // of their lines
 	FirstSeq uint64
 	LastSeq  uint64
 	MinAt    int64
@@ -19,8 +21,9 @@ type Series struct {
 // seriesTable gives each series a small number and keeps its sums, in a tree as
 // for keys, so that a snapshot of them costs nothing either.
 type seriesTable struct {
-	ids  map[string]uint32
-	sums *btree.BTreeG[Series]
+	ids   map[string]uint32
+	names []string // by number
+	sums  *btree.BTreeG[Series]
 }
 
 // degree of the tree of series.
@@ -42,21 +45,28 @@ func (t *seriesTable) add(c *Change, count bool) {
 	s, ok := t.sums.Get(Series{Name: c.Name})
 	if !ok {
 		s = Series{Name: strings.Clone(c.Name), FirstSeq: c.Seq, LastSeq: c.Seq, MinAt: c.At, MaxAt: c.At}
-		t.ids[s.Name] = uint32(len(t.ids))
+		t.ids[s.Name] = uint32(len(t.names))
+		t.names = append(t.names, s.Name)
 	}
 	s.Samples++
+	s.Bytes += uint64(c.Len)
 	s.FirstSeq, s.LastSeq = min(s.FirstSeq, c.Seq), max(s.LastSeq, c.Seq)
 	s.MinAt, s.MaxAt = min(s.MinAt, c.At), max(s.MaxAt, c.At)
 	t.sums.ReplaceOrInsert(s)
 }
 
-// id is the number of a sample's series, which add has seen; -1 for a change that
-// is no sample.
-func (t *seriesTable) id(c *Change) int64 {
+// id is the number of a sample's series, which add has seen; noSeries for a change
+// that is no sample.
+func (t *seriesTable) id(c *Change) uint32 {
 	if c.Op != Sample {
-		return -1
+		return noSeries
 	}
-	return int64(t.ids[c.Name])
+	return t.ids[c.Name]
+}
+
+// frozen returns the table as it is now, for somebody who reads it without a lock.
+func (t *seriesTable) frozen() *seriesTable {
+	return &seriesTable{names: slices.Clone(t.names), sums: t.sums.Clone()}
 }
 
 // Series returns the sums of all series, by name.

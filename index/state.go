@@ -6,21 +6,41 @@ import (
 	"slices"
 )
 
-// appendStateLocked appends all that the index knows beside its entries.
-func (x *Index) appendStateLocked(b []byte) []byte {
-	b = binary.AppendUvarint(b, uint64(len(x.mu.usage)))
-	for _, n := range slices.Sorted(maps.Keys(x.mu.usage)) {
-		u := x.mu.usage[n]
+// state is all that an index knows beside its entries.
+type state struct {
+	usage  map[uint64]Usage
+	series *seriesTable
+	log    []stretch
+}
+
+// stateLocked returns the present state, for somebody who reads it without a lock.
+// What is long does not change any more, so this takes little time.
+func (x *Index) stateLocked() *state {
+	s := &state{usage: make(map[uint64]Usage, len(x.mu.usage)), series: x.mu.series.frozen(), log: make([]stretch, len(x.mu.log))}
+	for n, u := range x.mu.usage {
+		s.usage[n] = *u
+	}
+	for i, t := range x.mu.log {
+		s.log[i] = stretch{segment: t.segment, first: t.first, parts: slices.Clone(t.parts)}
+		n := len(t.parts) - 1
+		s.log[i].parts[n] = t.parts[n].frozen()
+	}
+	return s
+}
+
+func (s *state) append(b []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(len(s.usage)))
+	for _, n := range slices.Sorted(maps.Keys(s.usage)) {
+		u := s.usage[n]
 		b = binary.AppendUvarint(b, n)
 		for _, v := range u.fields() {
 			b = binary.AppendVarint(b, *v)
 		}
 	}
-	b = x.mu.series.append(b)
-	b = binary.AppendUvarint(b, uint64(len(x.mu.log)))
-	for _, t := range x.mu.log {
-		t.closeBlock()
-		b = t.append(b)
+	b = s.series.append(b)
+	b = binary.AppendUvarint(b, uint64(len(s.log)))
+	for i := range s.log {
+		b = s.log[i].append(b)
 	}
 	return b
 }
@@ -35,7 +55,7 @@ func (x *Index) readState(d *decoder) {
 	}
 	x.mu.series.read(d)
 	for range d.count() {
-		x.mu.log = append(x.mu.log, readStretch(d, uint32(len(x.mu.series.ids))))
+		x.mu.log = append(x.mu.log, readStretch(d))
 	}
 }
 
@@ -45,15 +65,15 @@ func (u *Usage) fields() [6]*int64 {
 
 // append appends the sums of all series in the order of their numbers.
 func (t *seriesTable) append(b []byte) []byte {
-	names := make([]string, len(t.ids))
-	for name, id := range t.ids {
-		names[id] = name
-	}
-	b = binary.AppendUvarint(b, uint64(len(names)))
-	for _, name := range names {
+	b = binary.AppendUvarint(b, uint64(len(t.names)))
+	for _, name := range t.names {
+		b = appendBytes(b, name)
+		if name == "" {
+			continue // a number that is free
+		}
 		s, _ := t.sums.Get(Series{Name: name})
-		b = appendBytes(b, []byte(name))
 		b = binary.AppendUvarint(b, s.Samples)
+		b = binary.AppendUvarint(b, s.Bytes)
 		b = binary.AppendUvarint(b, s.FirstSeq)
 		b = binary.AppendUvarint(b, s.LastSeq)
 		b = binary.AppendVarint(b, s.MinAt)
@@ -64,8 +84,13 @@ func (t *seriesTable) append(b []byte) []byte {
 
 func (t *seriesTable) read(d *decoder) {
 	for range d.count() {
-		s := Series{Name: string(d.bytes()), Samples: d.uint(), FirstSeq: d.uint(), LastSeq: d.uint(), MinAt: d.int(), MaxAt: d.int()}
-		t.ids[s.Name] = uint32(len(t.ids))
+		name := string(d.bytes())
+		t.names = append(t.names, name)
+		if name == "" {
+			continue
+		}
+		s := Series{Name: name, Samples: d.uint(), Bytes: d.uint(), FirstSeq: d.uint(), LastSeq: d.uint(), MinAt: d.int(), MaxAt: d.int()}
+		t.ids[name] = uint32(len(t.names) - 1)
 		t.sums.ReplaceOrInsert(s)
 	}
 }
@@ -73,46 +98,81 @@ func (t *seriesTable) read(d *decoder) {
 func (t *stretch) append(b []byte) []byte {
 	b = binary.AppendUvarint(b, t.segment)
 	b = binary.AppendUvarint(b, t.first)
-	b = binary.AppendUvarint(b, uint64(len(t.blocks)))
-	for i := range t.blocks {
-		k := &t.blocks[i]
-		b = binary.AppendUvarint(b, uint64(k.Start))
-		b = binary.AppendUvarint(b, uint64(k.End))
-		b = binary.AppendUvarint(b, k.FirstSeq)
-		b = binary.AppendUvarint(b, k.LastSeq)
-		b = binary.AppendVarint(b, k.MinAt)
-		b = binary.AppendVarint(b, k.MaxAt)
-		b = binary.AppendUvarint(b, uint64(k.Samples))
-		damaged := byte(0)
-		if k.Damaged {
-			damaged = 1
-		}
-		b = append(b, damaged)
-		b = binary.AppendUvarint(b, uint64(len(k.series)))
-		before := uint32(0)
-		for _, id := range k.series {
-			b = binary.AppendUvarint(b, uint64(id-before))
-			before = id
-		}
+	b = binary.AppendUvarint(b, uint64(len(t.parts)))
+	for _, p := range t.parts {
+		b = p.append(b)
 	}
 	return b
 }
 
-func readStretch(d *decoder, series uint32) *stretch {
-	t := &stretch{segment: d.uint(), first: d.uint()}
-	for range d.count() {
-		k := block{Block: Block{Segment: t.segment, Start: int64(d.uint()), End: int64(d.uint()), FirstSeq: d.uint(), LastSeq: d.uint(), MinAt: d.int(), MaxAt: d.int(), Samples: int(d.uint())}}
-		k.Damaged = d.uint() == 1
-		id := uint32(0)
-		for range d.count() {
-			id += uint32(d.uint())
-			d.bad = d.bad || id >= series
-			k.series = append(k.series, id)
+// append appends a part as if it were packed. Numbers of its blocks are written as the
+// difference to the block before.
+func (p *part) append(b []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(p.end))
+	b = binary.AppendUvarint(b, p.last)
+	b = binary.AppendUvarint(b, uint64(len(p.blocks)))
+	var before block
+	for i := range p.blocks {
+		k := &p.blocks[i]
+		b = binary.AppendUvarint(b, uint64(k.start-before.start))
+		b = binary.AppendUvarint(b, k.first-before.first)
+		b = binary.AppendUvarint(b, uint64(k.samples))
+		if k.count() > 0 {
+			b = binary.AppendVarint(b, k.minAt-before.minAt)
+			b = binary.AppendUvarint(b, uint64(k.maxAt-k.minAt))
+			before.minAt = k.minAt
 		}
-		t.blocks = append(t.blocks, k)
+		before.start, before.first = k.start, k.first
 	}
-	d.bad = d.bad || len(t.blocks) == 0
+	w := p.where
+	if !p.packed {
+		w = packWhere(append(p.lists, p.present()))
+	}
+	return w.append(b)
+}
+
+func readStretch(d *decoder) *stretch {
+	t := &stretch{segment: d.uint(), first: d.uint()}
+	n := d.count()
+	for range n {
+		p := readPart(d)
+		t.parts = append(t.parts, p)
+		if d.bad {
+			break
+		}
+	}
+	d.bad = d.bad || n == 0
 	return t
+}
+
+func readPart(d *decoder) *part {
+	p := &part{end: int64(d.uint()), last: d.uint(), packed: true}
+	n := d.count()
+	if d.bad = d.bad || n == 0 || n > partBlocks; d.bad {
+		return p
+	}
+	p.blocks = make([]block, n)
+	var before block
+	for i := range p.blocks {
+		k := &p.blocks[i]
+		k.start = before.start + uint32(d.uint())
+		k.first = before.first + d.uint()
+		k.samples = uint32(d.uint())
+		if k.count() > 0 {
+			k.minAt = before.minAt + d.int()
+			k.maxAt = k.minAt + int64(d.uint())
+			if p.samples == 0 {
+				p.minAt, p.maxAt = k.minAt, k.maxAt
+			}
+			p.minAt, p.maxAt = min(p.minAt, k.minAt), max(p.maxAt, k.maxAt)
+			p.samples += k.count()
+			before.minAt = k.minAt
+		}
+		p.damaged = p.damaged || k.damaged()
+		before.start, before.first = k.start, k.first
+	}
+	p.where = readWhere(d, n)
+	return p
 }
 
 func appendBytes[T string | []byte](b []byte, s T) []byte {

@@ -134,7 +134,7 @@ func catch(t *Table, err *error, before bool) {
 	}
 }
 
-// State returns what was given to Finish.
+// State returns what was given to Finish, until an index has taken it in.
 func (t *Table) State() []byte { return t.state }
 
 // Len is the number of entries.
