@@ -81,7 +81,11 @@ func measure(ctx context.Context) (err error) {
 	flag.IntVar(&h.rounds, "rounds", 5, "rounds; figures are medians")
 	flag.IntVar(&h.Value, "value", 100, "bytes of a value")
 	flag.StringVar(&h.dir, "dir", "", "where to work (default: a temporary directory)")
+	series := flag.Bool("series", false, "only how a log of samples behaves as it grows to 20 million of them: 5 GB of disk, some minutes")
 	flag.Parse()
+	if *series {
+		return reportSeries(ctx, h.dir, *charts)
+	}
 	h.Keys, h.For = 1_000_000, time.Second
 	switch {
 	case *quick:
