@@ -47,6 +47,9 @@ func lockDir(fsys replace.FS, dir string) (*dirLock, error) {
 	if err == nil {
 		err = l.sign()
 	}
+	if err == nil {
+		err = l.announce()
+	}
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
@@ -77,6 +80,23 @@ func (l *dirLock) sign() error {
 	clear(text[visibleAt:])
 	copy(text[31:], "\n")
 	_, err := l.file.WriteAt(text, 0)
+	return err
+}
+
+// announce shows readers that there is a writer, once the numbers say that nothing is
+// served yet: what those of an earlier writer say is of no use beside this one.
+func (l *dirLock) announce() error {
+	a, ok := l.file.(replace.Announcer)
+	if !ok {
+		return nil
+	}
+	err := a.Announce()
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil // readers judge the log, as if it had no writer
+	}
+	if errors.Is(err, replace.ErrLocked) {
+		return fmt.Errorf("%w: a program that is no writer holds a record lock on %q", ErrLocked, l.path)
+	}
 	return err
 }
 

@@ -65,6 +65,12 @@
 // Both are had where the system keeps mapped memory and files alike; elsewhere one
 // reads and writes.
 //
+// # Beside a writer
+//
+// A reader that must not lock, so as to keep nobody away, can see whether somebody
+// holds a file ([Announcer]) and wait until something happens in a directory
+// ([NoticesIn]).
+//
 // # What to expect
 //
 // Every function returns nil only once all it promises is durable. A

@@ -7,8 +7,8 @@ import "errors"
 // memory and reads of the file alike (Linux, macOS, FreeBSD).
 type WordMapper interface {
 	// MapWords maps n words of 8 bytes from offset off, a multiple of 8, which must
-	// lie in the first 4096 bytes. The file must be open for reading and writing and
-	// have these bytes.
+	// lie in the first 4096 bytes. The file must be open for reading and, if something
+	// is to be stored, for writing, and have these bytes.
 	MapWords(off int64, n int) (*Words, error)
 }
 
@@ -18,5 +18,6 @@ type WordMapper interface {
 // kernel: it is for what means nothing after a crash. Safe for concurrent use.
 type Words struct{ mapped }
 
-// ErrUnmapped reports that a word is not there: the file was cut, or Close called.
+// ErrUnmapped reports that a word is not there, or can't be stored: the file was cut,
+// it was open for reading only, or Close was called.
 var ErrUnmapped = errors.New("the file's memory is not there")

@@ -4,6 +4,7 @@ package replace
 
 import (
 	"encoding/binary"
+	"errors"
 	"math/bits"
 	"os"
 	"runtime/debug"
@@ -30,6 +31,9 @@ func (f osFile) MapWords(off int64, n int) (*Words, error) {
 	w := &Words{}
 	err := f.control("mmap", func(fd int) (err error) {
 		w.memory, err = unix.Mmap(fd, 0, mapWithin, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		if errors.Is(err, unix.EACCES) { // the file is open for reading only
+			w.memory, err = unix.Mmap(fd, 0, mapWithin, unix.PROT_READ, unix.MAP_SHARED)
+		}
 		return err
 	})
 	if err != nil {
@@ -39,7 +43,8 @@ func (f osFile) MapWords(off int64, n int) (*Words, error) {
 	return w, nil
 }
 
-// Store stores word i. A fault, since somebody has cut the file, is an error.
+// Store stores word i. A fault, since somebody has cut the file or it was opened for
+// reading, is an error.
 func (w *Words) Store(i int, n uint64) error {
 	return w.touch(func(words []uint64) { atomic.StoreUint64(&words[i], little(n)) })
 }

@@ -71,3 +71,24 @@ func TestWordsOutsideTheFirstPage(t *testing.T) {
 	_, w := mapWords(t, 528)
 	require.Panics(t, func() { w.Store(2, 1) }, "a mistake is no fault")
 }
+
+// A reader's words are those of the writer, and it can't change them.
+func TestWordsOfAFileOpenForReading(t *testing.T) {
+	file, w := mapWords(t, 528)
+	reader, err := OS.OpenFile(file.(interface{ Name() string }).Name(), os.O_RDONLY, 0)
+	require.NoError(t, err)
+	defer reader.Close()
+	seen, err := reader.(WordMapper).MapWords(512, 2)
+	require.NoError(t, err)
+	defer seen.Close()
+	for n := range uint64(3) {
+		require.NoError(t, w.Store(1, n))
+		have, err := seen.Load(1)
+		require.NoError(t, err)
+		require.Equal(t, n, have)
+	}
+	require.ErrorIs(t, seen.Store(0, 9), ErrUnmapped)
+	have, err := w.Load(0)
+	require.NoError(t, err)
+	require.Zero(t, have)
+}
