@@ -359,9 +359,9 @@ func (o *opening) covered(number uint64) bool {
 	return in && listed
 }
 
-// skip opens a segment that INDEX stands for. Its lines are checked when they are
+// pass opens a segment that INDEX stands for. Its lines are checked when they are
 // read; only that the file is the one that MANIFEST means is looked at now.
-func (o *opening) skip(f *segment.Footer, file replace.File, size int64) error {
+func (o *opening) pass(f *segment.Footer, file replace.File, size int64) error {
 	path, header := o.path(f.Segment), int64(0)
 	h, line, err := segment.ReadHeader(file, size, path)
 	if err == nil {

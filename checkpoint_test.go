@@ -869,10 +869,13 @@ func TestReaderTakesIndexAndFollows(t *testing.T) {
 	put(t, db, "later", "2")
 	want["later"] = "2"
 	require.NoError(t, r.Refresh())
-	require.Equal(t, last+1, r.Stats().Recovery.Indexed)
-	require.EqualValues(t, 1, r.Stats().Recovery.Replayed)
-	want.holds(t, r)
-	require.Equal(t, plain(all), plain(samples(t, r, "s", Window{})))
+	again := openReader(t, db.dir)
+	require.Equal(t, last+1, again.Stats().Recovery.Indexed)
+	require.EqualValues(t, 1, again.Stats().Recovery.Replayed)
+	for _, r := range []*Reader{r, again} {
+		want.holds(t, r)
+		require.Equal(t, plain(all), plain(samples(t, r, "s", Window{})))
+	}
 	require.FileExists(t, indexPath(db.dir))
 }
 

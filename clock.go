@@ -45,6 +45,16 @@ func (c *clock) now() int64 {
 	return c.last
 }
 
+// raise takes in a time that the store has recorded meanwhile.
+func (c *clock) raise(recorded int64) {
+	t := c.now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if recorded > t {
+		c.base, c.at = recorded, c.wall()
+	}
+}
+
 // trusted returns the time by which expired bytes may be destroyed. T alone will
 // not do: it is wrong for as long as the wall clock is far ahead. What earlier
 // sessions recorded, and the time since by the monotonic clock, does; the wall

@@ -416,7 +416,7 @@ func (s *Store) moveEntries(inputs []uint64, result *compact.Result, outputs []*
 }
 
 // moveKeys points the index to the keys of one output.
-func (s *Store) moveKeys(f *segmentFile, end int64, pace func(int)) error {
+func (c *core) moveKeys(f *segmentFile, end int64, pace func(int)) error {
 	var list []index.Change
 	var names []byte
 	var err error
@@ -427,7 +427,7 @@ func (s *Store) moveKeys(f *segmentFile, end int64, pace func(int)) error {
 			n := int(list[i].At) // the length, until now
 			list[i].Name, list[i].At, all = all[:n], 0, all[n:]
 		}
-		err = errors.Join(err, s.index.Move(list))
+		err = errors.Join(err, c.index.Move(list))
 		list, names = list[:0], names[:0]
 	}
 	scan := segment.NewScanner(f, f.header, end)

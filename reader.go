@@ -3,19 +3,31 @@ package annals
 import (
 	"context"
 	"errors"
-	"io"
-	"io/fs"
+	"fmt"
 	"iter"
 	"path/filepath"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/annalsdb/annals/replace"
-	"github.com/annalsdb/annals/segment"
 )
 
 // ReaderOptions tune a Reader. The zero value, and nil, mean the defaults.
 type ReaderOptions struct {
+	// Follow keeps the reader up to date in the background, within milliseconds of
+	// what becomes durable, until Close. Default: false, it shows what was there at
+	// OpenReader, and goes on at Refresh and while a Watch waits.
+	Follow bool
+
+	// SkipDamage reads on behind damage that OpenReader and Refresh would otherwise
+	// refuse with a *CorruptError: lines of segments with keys that are bad, segments
+	// that are missing. All of it is listed in Stats, and Watch and Samples tell it where
+	// they meet it. Get and Scan then give the newest value that can be read, and can't
+	// tell that a newer one was lost. Default: false.
+	SkipDamage bool
+
 	// FS is where the store lives. Default: replace.OS.
 	FS replace.FS
 
@@ -24,25 +36,32 @@ type ReaderOptions struct {
 }
 
 // Reader reads a store without locking or changing it, and without the right to
-// write. It shows what Open would accept at the moment of OpenReader, or of the
-// last Refresh. It is safe for concurrent use.
+// write, while another process may be writing it. It never holds up the writer.
+//
+// Beside a writer it shows what is durable and nothing else: under SyncEvery what
+// was synced, under SyncNever what was written. Without one it shows what Open would
+// accept, made durable first. (Where a writer can't be seen, because LOCK can't be read
+// or the file system has no such locks, it always does the latter, and may then show what
+// a writer has not yet acknowledged.) It goes on by Refresh, Watch or
+// ReaderOptions.Follow, one whole commit after another; a Snapshot stays as it is, and
+// keeps its segments when compaction has removed them. The writer may be killed and
+// come again.
+//
+// It is safe for concurrent use.
 type Reader struct {
-	dir  string
-	opts Options
-
-	mu     sync.RWMutex
-	state  *readerState
+	dir    string
+	opts   Options
+	skip   bool
+	state  atomic.Pointer[readerState]
+	news   signal // of what is shown, of failures and of closing
+	failed atomic.Pointer[error]
 	closed chan struct{}
-	shut   bool
-}
 
-// readerState is what one Refresh has read.
-type readerState struct {
-	*core
-	manifest segment.Manifest
-	verdict  segment.Verdict // of the open segment, if there is one
-	openSize int64           // of its file, to see that it has grown
-	report   RecoveryReport
+	mu      sync.Mutex // held by a refresh
+	lookout lookout    // guarded by mu
+	shut    bool       // guarded by mu
+
+	follower follower
 }
 
 // OpenReader opens the store in dir for reading. A store that was not closed is
@@ -50,9 +69,10 @@ type readerState struct {
 // changed.
 func OpenReader(dir string, opts *ReaderOptions) (*Reader, error) {
 	var o Options
-	if opts != nil {
-		o.FS, o.Now = opts.FS, opts.Now
+	if opts == nil {
+		opts = &ReaderOptions{}
 	}
+	o.FS, o.Now = opts.FS, opts.Now
 	o, err := o.withDefaults()
 	if err != nil {
 		return nil, err
@@ -60,160 +80,81 @@ func OpenReader(dir string, opts *ReaderOptions) (*Reader, error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, err
 	}
-	r := &Reader{dir: dir, opts: o, closed: make(chan struct{})}
-	if r.state, err = r.load(); err != nil {
+	r := &Reader{dir: dir, opts: o, skip: opts.SkipDamage, closed: make(chan struct{})}
+	r.lookout = lookout{fs: o.FS, path: filepath.Join(dir, lockName)}
+	state, err := r.load()
+	if err != nil {
+		r.lookout.close()
 		return nil, err
+	}
+	r.state.Store(state)
+	r.news.published.Store(state.shown.Load().last)
+	if opts.Follow {
+		r.followOn()
 	}
 	return r, nil
 }
 
-// load reads the store. A writer may replace MANIFEST and remove segments in
-// between: then it begins again.
-func (r *Reader) load() (*readerState, error) {
-	for tries := 1; ; tries++ {
-		state, generation, err := r.loadOnce()
-		if err == nil || tries == maxTries || errors.Is(err, ErrNotStore) {
-			return state, err
-		}
-		if m, again := readManifest(r.opts.FS, r.dir); again != nil || m.Generation == generation {
-			return nil, err
-		}
-	}
-}
-
-func (r *Reader) loadOnce() (_ *readerState, generation uint64, err error) {
-	exists, err := storeExists(r.opts.FS, r.dir)
-	if err == nil && !exists {
-		err = errNoStore(r.dir)
-	}
-	if err != nil {
-		return nil, 0, err
-	}
-	op := &opening{opts: r.opts, dir: r.dir}
-	op.findIndex()
-	if op.manifest, err = readManifest(r.opts.FS, r.dir); err != nil {
-		return nil, 0, err
-	}
-	generation = op.manifest.Generation
-	l, err := listDir(r.opts.FS, r.dir)
-	if err == nil {
-		err = op.judge(&l)
-	}
-	if err != nil {
-		return nil, generation, err
-	}
-	state := &readerState{manifest: op.manifest}
-	if op.manifest.Open != 0 {
-		if err := op.examine(); err != nil {
-			return nil, generation, err
-		}
-	}
-	op.startClock()
-	if err := op.replay(); err != nil {
-		return nil, generation, err
-	}
-	if err := state.replayOpen(op); err != nil {
-		op.closeFiles()
-		return nil, generation, err
-	}
-	x, err := op.builder.Index()
-	if err != nil {
-		op.closeFiles()
-		return nil, generation, err
-	}
-	state.core = &core{dir: r.dir, index: x, clock: op.clock, closed: r.closed, lost: op.lost, files: newFiles(op.files, func(*segmentFile) {})}
-	for _, e := range op.damage {
-		state.noteDamage(e)
-	}
-	op.report.Clean = op.manifest.Open == 0
-	state.verdict, state.report = op.verdict, op.report
-	return state, generation, nil
-}
-
-// replayOpen reads the good part of the open segment. It is synced first, through
-// our own descriptor: what a killed writer left in the cache only might be gone
-// after a power cut, and then nobody must have seen it.
-func (st *readerState) replayOpen(op *opening) error {
-	m := &op.manifest
-	if m.Open == 0 {
-		op.builder.Reached(m.Seq - 1)
-		return nil
-	}
-	op.builder.Reached(op.verdict.Last)
-	file, size, err := op.open(m.Open)
-	if err != nil {
-		return err
-	}
-	good := io.NewSectionReader(file, 0, op.verdict.End) // what lies behind it, the writer may cut off
-	op.files = append(op.files, &segmentFile{number: m.Open, path: op.path(m.Open), ReaderAt: good, Closer: file})
-	st.openSize = size
-	if err := file.SyncData(); err != nil && !errors.Is(err, fs.ErrPermission) {
-		return err
-	}
-	scan := segment.NewScanner(good, 0, good.Size())
-	for scan.Scan() {
-		if l := scan.Line(); l.Kind == segment.RecordLine && l.View.Seq <= op.verdict.Last {
-			if err := op.add(m.Open, l, true); err != nil {
-				return err
-			}
-		}
-	}
-	return scan.Err()
-}
-
 // now returns the present state.
-func (r *Reader) now() *readerState {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.state
+func (r *Reader) now() *readerState { return r.state.Load() }
+
+// Refresh shows what has become durable since. Snapshots and loops that are under
+// way keep what they have. After an error the reader shows what it did, or later
+// commits, and Refresh tries again. Damage is a *CorruptError: see
+// ReaderOptions.SkipDamage.
+func (r *Reader) Refresh() error {
+	_, err := r.refresh()
+	return err
 }
 
-// Refresh shows what has been written since. Snapshots and loops that are under
-// way keep what they have.
-func (r *Reader) Refresh() error {
+func (r *Reader) refresh() (moved bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.shut {
-		return ErrClosed
+		return false, ErrClosed
 	}
-	if same, err := r.unchanged(); err != nil || same {
-		return err
+	st := r.now()
+	moved, err = st.refresh(r)
+	if errors.Is(err, errAnew) {
+		moved, err = true, r.renew(st)
 	}
+	if err != nil {
+		r.failed.Store(&err)
+		r.news.broadcast()
+	} else {
+		r.failed.Store(nil)
+	}
+	if last := r.now().shown.Load().last; last != r.news.published.Load() {
+		r.news.publish(last)
+	}
+	return moved, err
+}
+
+// renew reads the store anew, beside the state that readers have. The old one's files
+// are closed when nobody reads them any more.
+func (r *Reader) renew(old *readerState) error {
 	state, err := r.load()
 	if err != nil {
 		return err
 	}
-	old := r.state
-	r.state = state
-	return old.files.close()
-}
-
-// unchanged tells whether the store is as it was read.
-func (r *Reader) unchanged() (bool, error) {
-	m, err := readManifest(r.opts.FS, r.dir)
-	if err != nil || m.Generation != r.state.manifest.Generation || m.Open == 0 {
-		return err == nil && m.Generation == r.state.manifest.Generation, err
-	}
-	op := opening{opts: r.opts, dir: r.dir}
-	file, size, err := op.open(m.Open)
-	if err != nil {
-		return false, nil // load says what is wrong
-	}
-	defer file.Close()
-	verdict, err := segment.Examine(file, size, op.path(m.Open), m.Store, m.Open)
-	return err == nil && verdict.Last == r.state.verdict.Last, nil
+	r.state.Store(state)
+	return old.close()
 }
 
 // Close ends all loops with ErrClosed. Closing twice does nothing.
 func (r *Reader) Close() error {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	if r.shut {
+		r.mu.Unlock()
 		return nil
 	}
 	r.shut = true
+	r.lookout.close()
+	r.mu.Unlock()
 	close(r.closed)
-	return r.state.files.close()
+	r.news.broadcast()
+	r.follower.end()
+	return r.now().close()
 }
 
 // Get returns the value of a key, or ErrNotFound. The slice is the caller's.
@@ -225,9 +166,14 @@ func (r *Reader) Get(key string) ([]byte, error) {
 // Lookup returns the value of a key with its sequence number and expiry, or
 // ErrNotFound.
 func (r *Reader) Lookup(key string) (Entry, error) {
-	r.mu.RLock() // Refresh closes the files of the state that it replaces
-	defer r.mu.RUnlock()
-	return r.state.Lookup(key)
+	for {
+		state := r.now()
+		e, err := state.Lookup(key)
+		if err == ErrClosed && r.now() != state {
+			continue // it was read anew meanwhile
+		}
+		return e, err
+	}
 }
 
 // Scan yields the keys of a range with their values, as Store.Scan does.
@@ -259,9 +205,14 @@ func (r *Reader) Series() iter.Seq2[SeriesInfo, error] {
 
 // Snapshot returns the present state, which Refresh does not change.
 func (r *Reader) Snapshot() *Snapshot {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.state.Snapshot()
+	for {
+		state := r.now()
+		s := state.Snapshot()
+		if s.version == nil && r.now() != state {
+			continue // it was read anew meanwhile
+		}
+		return s
+	}
 }
 
 // View calls fn with a snapshot and closes it. It returns fn's error.
@@ -271,101 +222,51 @@ func (r *Reader) View(fn func(*Snapshot) error) error {
 	return fn(s)
 }
 
-// Stats describes the store as it was read. What a store counts since Open is 0.
+// Stats describes the store as it is shown. What a store counts since Open is 0.
+// Failed says why the last Refresh came to nothing.
 func (r *Reader) Stats() Stats {
 	state := r.now()
-	st := state.core.stats(state.manifest)
-	if m, v := &state.manifest, &state.verdict; m.Open != 0 {
-		st.add(state.core, SegmentStats{Segment: m.Open, First: v.Header.First, Last: v.Last, Records: v.Records, Open: true},
-			func() int64 { return state.openSize })
+	now := state.shown.Load()
+	st := state.core.stats(now.manifest)
+	if g := now.open; g != nil {
+		st.add(state.core, SegmentStats{Segment: g.number, First: g.first, Last: now.last, Records: now.records, Open: true}, g.length)
 	}
 	st.Recovery = state.report
+	if err := r.failed.Load(); err != nil {
+		st.Failed = (*err).Error()
+	}
 	return st
 }
 
-// Backup makes directory dir a copy of the store, as Store.Backup does.
+// Backup makes directory dir a copy of the store as it is shown, as Store.Backup
+// does.
 func (r *Reader) Backup(ctx context.Context, dir string) error {
-	r.mu.RLock()
-	state := r.state
-	v := state.files.acquire()
-	r.mu.RUnlock()
-	if v == nil {
-		return ErrClosed
+	b, err := r.backup()
+	if err != nil {
+		return err
 	}
-	defer v.release()
-	m := state.manifest
-	m.Sealed = append([]segment.Footer(nil), m.Sealed...)
-	m.Seq = max(m.Seq, state.verdict.MaxSeq+1)
-	m.Clock = state.clock.now()
-	b := backup{fs: r.opts.FS, version: v, manifest: m, last: state.verdict.Last}
+	defer b.version.release()
 	return b.run(ctx, dir)
 }
 
-// pollEvery is how often Watch looks for news.
-const pollEvery = 100 * time.Millisecond
-
-// Watch yields every record from number from on, as Store.Watch does, and goes on
-// with what another process writes. It refreshes the reader.
-func (r *Reader) Watch(ctx context.Context, from uint64) iter.Seq2[Record, error] {
-	return func(yield func(Record, error) bool) {
-		next := from
-		for first := true; ; first = false {
-			err := r.pass(ctx, &next, first, yield)
-			if err == errStopped {
-				return
-			}
-			if err == nil {
-				err = r.news(ctx)
-			}
-			if err != nil {
-				yield(Record{}, err)
-				return
-			}
-		}
-	}
-}
-
-// errStopped says that the loop over a Watch was left.
-var errStopped = errors.New("stopped")
-
-// pass yields what the present state holds from next on.
-func (r *Reader) pass(ctx context.Context, next *uint64, first bool, yield func(Record, error) bool) error {
+// backup holds all segments of what is shown.
+func (r *Reader) backup() (*backup, error) {
+	r.mu.Lock() // MANIFEST, segments and records are of one moment
+	defer r.mu.Unlock()
 	state := r.now()
-	var news signal
-	last := max(state.index.Last(), state.manifest.Seq-1)
-	news.published.Store(last)
-	history := func() uint64 { return state.manifest.History }
-	w := watcher{core: state.core, news: &news, history: history, durable: func() uint64 { return last }, ctx: ctx, next: *next}
-	if err := w.start(); err != nil && (first || !errors.Is(err, ErrAhead)) {
-		return err
+	v := state.files.acquire()
+	if v == nil || r.shut {
+		return nil, ErrClosed
 	}
-	for w.next <= last {
-		records, err := w.more()
-		for _, rec := range records {
-			if !yield(rec, nil) {
-				return errStopped
-			}
-		}
-		*next = max(*next, w.next)
-		if err == ErrClosed && r.now() != state {
-			return nil // somebody has refreshed the reader; news goes on from there
-		}
-		if err != nil {
-			return err
-		}
+	now := state.shown.Load()
+	m := now.manifest
+	m.Sealed = slices.Clone(m.Sealed)
+	m.Seq = max(m.Seq, now.maxSeq+1)
+	m.Clock = state.clock.now()
+	b := &backup{fs: r.opts.FS, version: v, manifest: m, last: now.last}
+	if !b.complete() {
+		v.release()
+		return nil, fmt.Errorf("annals: the last Refresh of the reader has failed, so there is no one state to copy: %s", r.Stats().Failed)
 	}
-	*next = max(*next, w.next)
-	return nil
-}
-
-// news waits a moment and looks again.
-func (r *Reader) news(ctx context.Context) error {
-	select {
-	case <-time.After(pollEvery):
-		return r.Refresh()
-	case <-r.closed:
-		return ErrClosed
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return b, nil
 }

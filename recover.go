@@ -35,6 +35,7 @@ import (
 type opening struct {
 	opts Options
 	dir  string
+	skip bool // a reader's, who reads on behind damage
 
 	manifest segment.Manifest
 	fresh    bool
@@ -220,21 +221,26 @@ func (o *opening) replay() error {
 func (o *opening) replaySealed(f *segment.Footer) error {
 	file, size, err := o.open(f.Segment)
 	if err != nil {
-		return err
+		return o.unreadable(f, err)
 	}
 	if o.covered(f.Segment) {
-		return o.skip(f, file, size)
+		return o.pass(f, file, size)
 	}
 	path := o.path(f.Segment)
 	h, line, err := segment.ReadHeader(file, size, path)
 	if err != nil {
-		return errors.Join(err, file.Close())
+		return o.unreadable(f, errors.Join(err, file.Close()))
+	}
+	own := h.Store == o.manifest.Store && h.Segment == f.Segment
+	if o.skip && !own {
+		err := &CorruptError{Path: path, Reason: fmt.Sprintf("its header is that of segment %d of store %s", h.Segment, h.Store)}
+		return o.unreadable(f, errors.Join(err, file.Close()))
 	}
 	opened := &segmentFile{number: f.Segment, path: path, header: line.Size, compacted: h.Compacted(), ReaderAt: file, Closer: file}
 	opened.mapFile(file, size)
 	o.files = append(o.files, opened)
-	own := h.Store == o.manifest.Store && h.Segment == f.Segment
-	if err := tooLong(path, size); err != nil && (h.HoldsKeys() || !own) {
+	refuse := (h.HoldsKeys() || !own) && !o.skip
+	if err := tooLong(path, size); err != nil && refuse {
 		return err
 	}
 	problems, err := segment.CheckSealed(file, min(size, maxFile), path, o.manifest.Store, *f, func(l *segment.Line) error {
@@ -243,12 +249,12 @@ func (o *opening) replaySealed(f *segment.Footer) error {
 	if err != nil {
 		return err
 	}
-	if len(problems) > 0 && (h.HoldsKeys() || !own) {
+	if len(problems) > 0 && refuse {
 		return problems[0]
 	}
 	for _, p := range problems {
-		if p.Offset >= f.Bytes {
-			continue // the footer, or behind it: no record is touched
+		if p.Offset >= f.Bytes || h.Order == segment.ByKey {
+			continue // the footer, or behind it: no record is touched; or no sample is
 		}
 		o.builder.Damage(f.Segment, p.Offset, f.Bytes, f.First, f.Last)
 		o.lost = append(o.lost, p)
@@ -257,6 +263,21 @@ func (o *opening) replaySealed(f *segment.Footer) error {
 		o.patchy = append(o.patchy, f.Segment)
 	}
 	o.damage = append(o.damage, problems...)
+	return nil
+}
+
+// unreadable is for a segment of which nothing can be read: refused, or, by a reader who
+// goes on, told by all reads that need it.
+func (o *opening) unreadable(f *segment.Footer, err error) error {
+	damage := (*CorruptError)(nil)
+	if !o.skip || !errors.As(err, &damage) {
+		return err
+	}
+	damage.FirstSeq, damage.LastSeq = f.First, f.Last
+	o.damage = append(o.damage, damage)
+	o.lost = append(o.lost, damage)
+	o.builder.Damage(f.Segment, 0, f.Bytes, f.First, f.Last)
+	o.files = append(o.files, &segmentFile{number: f.Segment, path: o.path(f.Segment), ReaderAt: foreign{damage}, Closer: io.NopCloser(nil)})
 	return nil
 }
 

@@ -1,7 +1,9 @@
 package annals
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"sync"
@@ -53,8 +55,9 @@ func (s *signal) next() <-chan struct{} {
 //
 // If compaction has taken records from there on, the error is a *CompactedError
 // that says where to go on; for the state itself take a Snapshot and watch from
-// its Seq()+1. Beyond the next number the error is ErrAhead. A damaged record is a
-// *CorruptError.
+// its Seq()+1. Beyond the next number the error is ErrAhead. Damage is yielded as a
+// *CorruptError that says which records it has cost, and the loop may go on behind it;
+// after every other error it ends.
 func (s *Store) Watch(ctx context.Context, from uint64) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		w := watcher{core: s.core, news: &s.news, history: s.history, durable: s.Durable, ctx: ctx, next: from}
@@ -62,18 +65,30 @@ func (s *Store) Watch(ctx context.Context, from uint64) iter.Seq2[Record, error]
 			yield(Record{}, err)
 			return
 		}
-		for {
-			records, err := w.more()
-			for _, r := range records {
-				if !yield(r, nil) {
-					return
-				}
-			}
-			if err != nil {
-				yield(Record{}, err)
+		w.run(yield, func() *core { return nil })
+	}
+}
+
+// run yields records until the loop ends. again returns what to go on with when the
+// segments were closed, if there is something.
+func (w *watcher) run(yield func(Record, error) bool, again func() *core) {
+	for {
+		records, err := w.more()
+		for _, r := range records {
+			if !yield(r, nil) {
 				return
 			}
 		}
+		if err == ErrClosed {
+			if c := again(); c != nil {
+				w.core, w.segment = c, 0
+				continue
+			}
+		}
+		if err != nil && (!yield(Record{}, err) || !errors.Is(err, ErrCorrupt) || !w.passed) {
+			return
+		}
+		w.passed = false
 	}
 }
 
@@ -88,6 +103,9 @@ type watcher struct {
 
 	segment uint64 // where the last line was ...
 	offset  int64  // ... and the offset behind it
+
+	idle   func() error // called before waiting, if not nil; its error ends the watching
+	passed bool         // the error was damage, and next lies behind it
 }
 
 func (w *watcher) start() error {
@@ -159,6 +177,11 @@ func (w *watcher) wait() (published uint64, err error) {
 		if published := w.news.published.Load(); published >= w.next {
 			return published, nil
 		}
+		if w.idle != nil {
+			if err := w.idle(); err != nil {
+				return 0, err
+			}
+		}
 		select {
 		case <-news:
 		case <-w.ctx.Done():
@@ -167,45 +190,59 @@ func (w *watcher) wait() (published uint64, err error) {
 }
 
 // read returns the records of a block from next to published. Where it continues
-// the block that it read last, it begins behind the last line.
+// the block that it read last, it begins behind the last line. Damage comes alone, once
+// the records before it were returned; next is then behind what it has cost.
 func (w *watcher) read(f *segmentFile, b index.Block, published uint64) (records []Record, err error) {
 	from := b.Start
 	if w.segment == b.Segment && w.offset > b.Start {
 		from = min(w.offset, b.End)
 	}
 	end := from
+	var damage *CorruptError
 	scan := segment.NewScanner(f, from, b.End)
-	for err == nil && scan.Scan() {
+	for scan.Scan() && (damage == nil || len(records) == 0) {
 		l := scan.Line()
 		end = l.End()
+		v := &l.View
 		switch {
 		case l.Kind == segment.BadLine:
-			err = w.core.badLine(f, l)
-		case l.Kind != segment.RecordLine || l.View.Seq < w.next:
-		case l.View.Seq > published && l.View.Seq <= b.LastSeq && len(records) > 0:
+			damage = cmp.Or(damage, w.core.badLine(f, l))
+		case l.Kind != segment.RecordLine || v.Seq < w.next:
+		case v.Seq > published && v.Seq <= b.LastSeq && len(records) > 0:
 			return records, nil
-		case l.View.Seq > published || l.View.Seq != w.next && l.View.Seq != b.FirstSeq: // numbers leave gaps between segments only
-			err = w.core.noted(&CorruptError{Path: f.path, Offset: l.Offset, Reason: "a record is missing before this line"})
+		case damage != nil && v.Seq <= min(published, b.LastSeq):
+			return nil, w.pass(damage, b.Segment, v.Seq, l.Offset)
+		case v.Seq > published || v.Seq != w.next && v.Seq != b.FirstSeq: // numbers leave gaps between segments only
+			damage = cmp.Or(damage, w.core.noted(&CorruptError{Path: f.path, Offset: l.Offset, Reason: "a record is missing before this line"}))
+			if v.Seq <= min(published, b.LastSeq) && len(records) == 0 {
+				return nil, w.pass(damage, b.Segment, v.Seq, l.Offset)
+			}
 		default:
-			records = append(records, recordOf(&l.View))
-			w.next, w.segment, w.offset = l.View.Seq+1, b.Segment, l.End()
+			records = append(records, recordOf(v))
+			w.next, w.segment, w.offset = v.Seq+1, b.Segment, l.End()
 		}
-	}
-	if scan.Err() != nil {
-		err = w.core.scanError(f, end, scan.Err())
-	}
-	if err == nil && len(records) == 0 {
-		err = w.core.noted(&CorruptError{Path: f.path, Offset: b.Start, Reason: "records are missing here"})
 	}
 	if len(records) > 0 {
 		return records, nil // what is wrong behind them comes next time
 	}
-	if damage, ok := err.(*CorruptError); ok {
-		lost := *damage
-		lost.FirstSeq, lost.LastSeq = w.next, b.LastSeq
-		return nil, &lost
+	if err := scan.Err(); err != nil && damage == nil {
+		if err = w.core.scanError(f, end, err); !errors.As(err, &damage) {
+			return nil, err
+		}
 	}
-	return nil, err
+	if damage == nil {
+		damage = w.core.noted(&CorruptError{Path: f.path, Offset: b.Start, Reason: "records are missing here"})
+	}
+	return nil, w.pass(damage, b.Segment, max(min(published, b.LastSeq), w.next)+1, b.End)
+}
+
+// pass goes on at number next, which lies at an offset, and says what the damage before
+// it has cost.
+func (w *watcher) pass(damage *CorruptError, segment, next uint64, offset int64) error {
+	lost := *damage
+	lost.FirstSeq, lost.LastSeq = w.next, next-1
+	w.next, w.segment, w.offset, w.passed = next, segment, offset, true
+	return &lost
 }
 
 // recordOf is a line as Watch gives it.

@@ -214,13 +214,14 @@ func (l *Log) hasten() {
 	t.hastened = t.end
 }
 
-// syncedLazily tells that all that is written is durable.
+// syncedLazily tells that all that is written is durable: first to others, who must
+// know it before a compaction that waited for it in Sync drops anything on its account.
 func (l *Log) syncedLazily() {
 	if !l.lazy() || l.durable.Load() >= l.tail.last {
 		return
 	}
-	l.durable.Store(l.tail.last)
 	l.opts.Host.Published(l.tail.last)
+	l.durable.Store(l.tail.last)
 	l.mu.Lock()
 	l.signalLocked()
 	l.mu.Unlock()
