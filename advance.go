@@ -159,6 +159,7 @@ func (a *advance) follow() error {
 		opened.Closer.Close()
 		g := &growing{File: file, path: opened.path, number: f.Segment, first: f.First, next: f.First}
 		g.end.Store(opened.header)
+		g.size.Store(size)
 		a.begin(g)
 		if err := a.finish(f); err != nil {
 			return err

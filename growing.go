@@ -19,6 +19,7 @@ type growing struct {
 	number  uint64
 	first   uint64
 	end     atomic.Int64 // behind the last commit that was read
+	size    atomic.Int64 // of the file, when it was looked at last
 	next    uint64       // the number of the record that comes next
 	records uint64       // that were read
 	clock   int64        // the latest time in a mark
@@ -26,15 +27,6 @@ type growing struct {
 
 // Size is how much of the file holds lines that were read, for a backup.
 func (g *growing) Size() int64 { return g.end.Load() }
-
-// length is that of the file, for Stats.
-func (g *growing) length() int64 {
-	size, err := replace.SizeOf(g.File)
-	if err != nil {
-		return g.Size()
-	}
-	return size
-}
 
 // Map maps the segment once it is sealed.
 func (g *growing) Map() (*replace.Mapping, error) {
@@ -62,6 +54,7 @@ func (o *opening) openGrowing() (*growing, error) {
 	}
 	g.first, g.next = h.First, h.First
 	g.end.Store(line.End())
+	g.size.Store(size)
 	return g, nil
 }
 
@@ -93,6 +86,7 @@ func (g *growing) read(upTo uint64, take func(*segment.Line), pass func(*Corrupt
 	if err != nil {
 		return err
 	}
+	g.size.Store(size)
 	r := run{growing: g, upTo: upTo, take: take, pass: pass, at: g.end.Load(), want: g.next}
 	for window := int64(firstWindow); r.want <= upTo; {
 		before, limit := r.at, min(r.at+window, size)

@@ -229,7 +229,7 @@ func (r *Reader) Stats() Stats {
 	now := state.shown.Load()
 	st := state.core.stats(now.manifest)
 	if g := now.open; g != nil {
-		st.add(state.core, SegmentStats{Segment: g.number, First: g.first, Last: now.last, Records: now.records, Open: true}, g.length)
+		st.add(state.core, SegmentStats{Segment: g.number, First: g.first, Last: now.last, Records: now.records, Open: true}, g.size.Load)
 	}
 	st.Recovery = state.report
 	if err := r.failed.Load(); err != nil {

@@ -239,8 +239,7 @@ func (o *opening) replaySealed(f *segment.Footer) error {
 	opened := &segmentFile{number: f.Segment, path: path, header: line.Size, compacted: h.Compacted(), ReaderAt: file, Closer: file}
 	opened.mapFile(file, size)
 	o.files = append(o.files, opened)
-	refuse := (h.HoldsKeys() || !own) && !o.skip
-	if err := tooLong(path, size); err != nil && refuse {
+	if err := tooLong(path, size); err != nil && (h.HoldsKeys() || !own) && !o.skip {
 		return err
 	}
 	problems, err := segment.CheckSealed(file, min(size, maxFile), path, o.manifest.Store, *f, func(l *segment.Line) error {
@@ -249,7 +248,7 @@ func (o *opening) replaySealed(f *segment.Footer) error {
 	if err != nil {
 		return err
 	}
-	if len(problems) > 0 && refuse {
+	if len(problems) > 0 && (h.HoldsKeys() || !own) && !o.skip {
 		return problems[0]
 	}
 	for _, p := range problems {
