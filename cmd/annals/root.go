@@ -53,7 +53,7 @@ func newRoot() *cobra.Command {
 		}
 	}
 	add("keys", newPut(), newGet(), newDelete(), newScan())
-	add("series", newAppend(), newSamples(), newSeries(), newRecord())
+	add("series", newAppend(), newSamples(), newSeries(), newRecord(), newRuns())
 	add("log", newLoad(), newTail())
 	add("care", newVerify(), newStats(), newCompact(), newBackup(), newRepair())
 	add("other", newImport(), newExport(), newDemo(), newVersion())

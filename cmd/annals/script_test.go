@@ -16,6 +16,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"annals":              main,
 		"annals-unprivileged": func() { dropPrivileges(); main() },
+		"journal-harness":     harnessMain,
 	})
 }
 
@@ -33,6 +34,7 @@ func TestScripts(t *testing.T) {
 		Cmds:                scriptCommands,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("ARTICLE", fixtures)
+			env.Setenv("RUNS", filepath.Join(filepath.Dir(fixtures), "runs"))
 			env.Setenv("GORACE", os.Getenv("GORACE"))
 			env.Values[writerKey{}] = &writer{}
 			// So that a process without privileges fails where the script says.
