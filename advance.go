@@ -201,7 +201,7 @@ func (a *advance) finish(f *segment.Footer) error {
 
 // replace puts the outputs of compaction in the place of its inputs: steps 3 and 4.
 func (a *advance) replace() error {
-	var samples [][]index.Change
+	var samples []*index.Stretch
 	taken := int64(0)
 	for _, n := range a.removed {
 		taken += a.index.Usage(n).Samples
@@ -209,18 +209,16 @@ func (a *advance) replace() error {
 	for i := range a.outputs {
 		f := &a.outputs[i]
 		opened := a.opened[f.Segment]
-		list, bytes, err := samplesIn(opened, f.Bytes)
+		stretch, bytes, err := a.samplesIn(opened, f.Bytes)
 		if err != nil {
 			return errAnew
 		}
 		taken -= bytes
-		if len(list) > 0 {
-			samples = append(samples, list)
-		}
 		a.files.add(opened)
 		delete(a.opened, f.Segment)
 		a.sealed[f.Segment] = true
-		if len(list) > 0 {
+		if stretch != nil {
+			samples = append(samples, stretch)
 			continue // keys lie in outputs of their own
 		}
 		if err := a.moveKeys(opened, f.Bytes, func(int) {}); err != nil {
@@ -242,21 +240,30 @@ func (a *advance) replace() error {
 	return nil
 }
 
-// samplesIn reads the samples of an output, and how many bytes they take.
-func samplesIn(f *segmentFile, end int64) (list []index.Change, bytes int64, err error) {
+// samplesIn reads the samples of an output, and how many bytes they take; nil if it
+// holds keys.
+func (a *advance) samplesIn(f *segmentFile, end int64) (stretch *index.Stretch, bytes int64, err error) {
 	scan := segment.NewScanner(f, f.header, end)
+	var name []byte
 	for scan.Scan() {
 		l := scan.Line()
 		if l.Kind != segment.RecordLine {
 			return nil, 0, &CorruptError{Path: f.path, Offset: l.Offset, Reason: "the line is bad"}
 		}
 		if l.View.Kind != segment.Sample {
-			return nil, 0, nil // of keys
+			return nil, 0, nil
 		}
-		list = append(list, change(&l.View, f.number, l.Offset, int(l.Size)))
+		if stretch == nil {
+			stretch = a.index.NewStretch(f.number)
+		}
+		name = l.View.AppendName(name[:0])
+		stretch.Add(name, l.View.Seq, l.View.At, uint32(l.Offset), uint32(l.Size))
 		bytes += l.Size
 	}
-	return list, bytes, scan.Err()
+	if stretch != nil {
+		stretch.Done()
+	}
+	return stretch, bytes, scan.Err()
 }
 
 // forget drops the entries that compaction has left behind: of keys that had expired.

@@ -18,10 +18,10 @@ type readerState struct {
 	sealed map[uint64]bool
 	last   uint64 // no record above this was read
 	maxSeq uint64 // the greatest number that was seen, in what a crash left behind too
-	judged bool // all that the open segment proves is read, and nobody writes to it
-	skip   bool // ReaderOptions.SkipDamage
-	broken bool // it can't go on: it must be read anew
-	fresh  int  // changes that its index had when it was made
+	judged bool   // all that the open segment proves is read, and nobody writes to it
+	skip   bool   // ReaderOptions.SkipDamage
+	broken bool   // it can't go on: it must be read anew
+	fresh  int    // changes that its index had when it was made
 
 	shown atomic.Pointer[shown]
 }
