@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -74,9 +75,10 @@ func jsonOf(v any) []byte {
 var repetition = regexp.MustCompile(`#[0-9]+$`)
 
 // measurements finds the numbers in the result of a key: a number; a text that is
-// benchmark output; an object as `runs add` stores it; or any object, of which the
-// numbers are values, their names the units, and texts are labels. Without a name of
-// its own a result has that of the key, less a repetition's #1.
+// benchmark output; an object as `runs add` stores it; any object, of which the
+// numbers are values, their names the units, and texts are labels, but for a "value"
+// with its "unit"; or a list of these. Without a name of its own a result has that of
+// the key, less a repetition's #1.
 func measurements(key string, result []byte) []measured {
 	name := repetition.ReplaceAllString(key, "")
 	switch value := bytes.TrimSpace(result); {
@@ -101,6 +103,16 @@ func measurements(key string, result []byte) []measured {
 			return nil
 		}
 		return []measured{m}
+	case value[0] == '[':
+		var list []json.RawMessage
+		if json.Unmarshal(value, &list) != nil {
+			return nil
+		}
+		var found []measured
+		for _, element := range list {
+			found = append(found, measurements(key, element)...)
+		}
+		return found
 	default:
 		if q, ok := jsonNumber(value); ok {
 			return []measured{{name: name, values: []quantity{{"value", q}}}}
@@ -132,7 +144,25 @@ func fromObject(name string, object []byte) (measured, error) {
 			m.field(f.key, f.value)
 		}
 	}
+	m.nameUnit()
 	return m, err
+}
+
+// nameUnit gives the value called "value" the unit called "unit".
+func (m *measured) nameUnit() {
+	i := slices.IndexFunc(m.config, func(l benchLabel) bool { return l.key == "unit" && l.value != "" })
+	if i < 0 {
+		return
+	}
+	found := false
+	for j := range m.values {
+		if m.values[j].unit == "value" {
+			m.values[j].unit, found = m.config[i].value, true
+		}
+	}
+	if found {
+		m.config = slices.Delete(m.config, i, i+1)
+	}
 }
 
 // take reads the fields of an object inside the result.

@@ -43,7 +43,10 @@ func TestMeasurementsOfResults(t *testing.T) {
 		{"k", `{"name":5,"ms":1}`, nil},
 		{"k", `null`, nil},
 		{"k", `true`, nil},
-		{"k", `[1,2]`, nil},
+		{"k", `[1,2]`, []measured{{name: "k", values: []quantity{{"value", 1}}}, {name: "k", values: []quantity{{"value", 2}}}}},
+		{"k", `{"name":"N","value":5,"unit":"MB/s"}`, []measured{{name: "N", values: []quantity{{"MB/s", 5}}, config: []benchLabel{}}}},
+		{"k", `{"ms":5,"unit":"x"}`, []measured{{name: "k", values: []quantity{{"ms", 5}}, config: []benchLabel{{"unit", "x"}}}}},
+		{"k", `[]`, nil},
 		{"k", `1e999`, nil},
 		{"k", ``, nil},
 	} {
