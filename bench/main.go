@@ -13,6 +13,8 @@ import (
 	"regexp"
 	"syscall"
 	"time"
+
+	"github.com/annalsdb/annals"
 )
 
 func main() {
@@ -68,6 +70,7 @@ type harness struct {
 	dir      string
 	prepared map[string]bool
 	results  []result
+	journal  *annals.Journal // nil: keep nothing
 }
 
 func measure(ctx context.Context) (err error) {
@@ -77,6 +80,7 @@ func measure(ctx context.Context) (err error) {
 	only := flag.String("only", "", "regular expression of the groups to run: durable load lazy append read mixed ycsb reopen killed heap space compaction")
 	who := flag.String("peers", "", "regular expression of the peers to run beside annals and the floor")
 	runs := flag.String("runs", "runs", "the annals store that keeps the results; empty: keep nothing")
+	resume := flag.String("resume", "", "go on with this run, which was interrupted: a name of annals runs list")
 	charts := flag.String("charts", "results", "the directory for table and charts; empty: print only")
 	flag.IntVar(&h.rounds, "rounds", 5, "rounds; figures are medians")
 	flag.IntVar(&h.Value, "value", 100, "bytes of a value")
@@ -104,16 +108,21 @@ func measure(ctx context.Context) (err error) {
 	}
 	defer os.RemoveAll(h.dir)
 	begun := time.Now()
+	if *runs != "" {
+		db, err := annals.Open(*runs, nil)
+		if err != nil {
+			return err
+		}
+		defer db.Close() // nothing recorded depends on it
+		if err := h.keep(db, *resume, begun); err != nil {
+			return err
+		}
+	}
 	if err := h.run(ctx); err != nil {
 		return err
 	}
 	rep := newReport(&h, begun)
 	rep.print(os.Stdout)
-	if *runs != "" {
-		if err := rep.keep(*runs); err != nil {
-			return err
-		}
-	}
 	if *charts == "" {
 		return nil
 	}
@@ -121,24 +130,31 @@ func measure(ctx context.Context) (err error) {
 }
 
 func (h *harness) run(ctx context.Context) error {
+	for _, s := range h.steps() {
+		fmt.Fprintf(os.Stderr, "\r\x1b[Kround %d of %d: %s, %s", s.round, h.rounds, s.group.name, s.contestant)
+		if err := h.step(ctx, &s); err != nil {
+			return fmt.Errorf("%s, %s: %w", s.group.name, s.contestant, err)
+		}
+	}
+	fmt.Fprint(os.Stderr, "\r\x1b[K")
+	return nil
+}
+
+// steps is what is to be measured, in turns.
+func (h *harness) steps() (all []step) {
 	for round := 1; round <= h.rounds; round++ {
 		for _, g := range groups() {
 			if !h.only.MatchString(g.name) {
 				continue
 			}
 			for _, name := range g.contestants {
-				if name != "annals" && name != "floor" && !h.peers.MatchString(name) {
-					continue
-				}
-				fmt.Fprintf(os.Stderr, "\r\x1b[Kround %d of %d: %s, %s", round, h.rounds, g.name, name)
-				if err := h.one(ctx, round, &g, name); err != nil {
-					return fmt.Errorf("%s, %s: %w", g.name, name, err)
+				if name == "annals" || name == "floor" || h.peers.MatchString(name) {
+					all = append(all, step{round, &g, name})
 				}
 			}
 		}
 	}
-	fmt.Fprint(os.Stderr, "\r\x1b[K")
-	return nil
+	return all
 }
 
 // one has a process do one group of workloads on one contestant.

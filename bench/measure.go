@@ -11,14 +11,14 @@ import (
 
 // result is what one contestant did in one workload in one round.
 type result struct {
-	Workload   string  `json:"workload"`
+	Workload   string  `json:"name"`
 	Contestant string  `json:"contestant"`
-	Round      int     `json:"round"`
-	Value      float64 `json:"value"`          // in Unit
-	Unit       string  `json:"unit"`           // "/s" for rates: more is better; else less is
-	P50        int64   `json:"p50,omitempty"`  // nanoseconds
-	P99        int64   `json:"p99,omitempty"`  // nanoseconds
-	P999       int64   `json:"p999,omitempty"` // nanoseconds
+	Round      int     `json:"-"`                 // the parent knows, and the journal's key
+	Value      float64 `json:"value"`             // in Unit
+	Unit       string  `json:"unit"`              // "/s" for rates: more is better; else less is
+	P50        int64   `json:"p50-ns,omitempty"`  // nanoseconds
+	P99        int64   `json:"p99-ns,omitempty"`  // nanoseconds
+	P999       int64   `json:"p999-ns,omitempty"` // nanoseconds
 }
 
 // timed runs op in several goroutines for a time and returns how often a second it

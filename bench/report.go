@@ -1,8 +1,6 @@
 package main
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os/exec"
@@ -11,20 +9,17 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-
-	"github.com/annalsdb/annals"
 )
 
 // report is what one run of the harness has found.
 type report struct {
-	At       time.Time `json:"at"`
-	Took     string    `json:"took"`
-	Version  string    `json:"version"` // of annals
-	Machine  string    `json:"machine"`
-	Scale    string    `json:"scale"`
+	At       time.Time
+	Took     string
+	Version  string // of annals
+	Machine  string
+	Scale    string
 	rows     []row
 	outcomes []outcome
-	results  []result
 }
 
 // row is a workload with the median of each contestant.
@@ -36,13 +31,20 @@ type row struct {
 
 func newReport(h *harness, begun time.Time) *report {
 	rep := &report{
-		At: begun, Took: time.Since(begun).Round(time.Second).String(), Version: version(),
-		Machine: fmt.Sprintf("%s/%s, %d processors, %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version()),
-		Scale:   fmt.Sprintf("%d keys of 16 B, values of %d B, %d rounds of %v", h.Keys, h.Value, h.rounds, h.For),
-		results: h.results, outcomes: judge(h.results, goals()),
+		At: begun, Took: time.Since(begun).Round(time.Second).String(), Version: version(), Machine: machine(), Scale: h.describe(),
+		outcomes: judge(h.results, goals()),
 	}
 	rep.rows = rows(h.results)
 	return rep
+}
+
+func machine() string {
+	return fmt.Sprintf("%s/%s, %d processors, %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version())
+}
+
+// describe says how much is measured.
+func (h *harness) describe() string {
+	return fmt.Sprintf("%d keys of 16 B, values of %d B, %d rounds of %v", h.Keys, h.Value, h.rounds, h.For)
 }
 
 func version() string {
@@ -141,31 +143,4 @@ func short(v float64) string {
 		return fmt.Sprintf("%.0f", v)
 	}
 	return fmt.Sprintf("%.3g", v)
-}
-
-// keep appends the run to an annals store: the harness is a user, too.
-func (rep *report) keep(dir string) (err error) {
-	db, err := annals.Open(dir, nil)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	var b annals.Batch
-	for _, r := range rep.results {
-		v, err := json.Marshal(struct {
-			Run string `json:"run"`
-			result
-		}{rep.At.Format(time.RFC3339), r})
-		if err != nil {
-			return err
-		}
-		b.Append("results", v, annals.At(rep.At))
-	}
-	v, err := json.Marshal(rep)
-	if err != nil {
-		return err
-	}
-	b.Append("runs", v, annals.At(rep.At))
-	_, err = db.Apply(&b)
-	return err
 }
