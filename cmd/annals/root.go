@@ -55,6 +55,8 @@ func newRoot() *cobra.Command {
 	add("keys", newPut(), newGet(), newDelete(), newScan())
 	add("series", newAppend(), newSamples(), newSeries(), newRecord(), newRuns())
 	add("log", newLoad(), newTail())
+	add("series", newAppend(), newSamples(), newSeries(), newRecord())
+	add("log", newLoad(), newIngest(), newTail())
 	add("care", newVerify(), newStats(), newCompact(), newBackup(), newRepair())
 	add("other", newImport(), newExport(), newDemo(), newVersion())
 	refuseOtherShells(root)
@@ -104,7 +106,7 @@ func checkArgs(cmd *cobra.Command, names, args []string) error {
 	}
 	for i := range min(len(args), len(names)) {
 		switch name := strings.Trim(names[i], "[]"); name {
-		case "DIR", "DEST", "FILE":
+		case "DIR", "DEST", "FILE", "SPOOL":
 			if args[i] == "" {
 				return usageError(cmd, fmt.Errorf("%s is empty", name))
 			}
@@ -121,7 +123,7 @@ func completeArgs(names []string) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) < len(names) {
 			switch strings.Trim(names[len(args)], "[]") {
-			case "DIR", "DEST":
+			case "DIR", "DEST", "SPOOL":
 				return nil, cobra.ShellCompDirectiveFilterDirs
 			case "FILE":
 				return nil, cobra.ShellCompDirectiveDefault
