@@ -90,7 +90,8 @@ func (d *demo) record(duration time.Duration) (last uint64, err error) {
 		ctx, cancel := context.WithTimeout(d.ctx, duration+100*time.Millisecond)
 		defer cancel()
 		r := recorder{
-			store: store, sources: machineSources(), every: 250 * time.Millisecond, warn: d.cmd.ErrOrStderr(),
+			store: store, beats: []*beat{{250 * time.Millisecond, machineSources()}},
+			warn: func(format string, args ...any) { fmt.Fprintf(d.cmd.ErrOrStderr(), "annals: "+format+"\n", args...) },
 			onTick: func(t tick) {
 				if t.n%4 == 0 {
 					d.say("   %s", describe(t))

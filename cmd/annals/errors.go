@@ -84,6 +84,17 @@ func isFree(dir string) bool {
 	return errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0
 }
 
+// messageText is an error's message as it may stand on standard error. The store's
+// errors begin with its name, and wrap others that do. Errors of the system name files
+// as they are, and several errors are joined by newlines: neither may write on the
+// terminal by itself, or forge a line.
+func messageText(message string) string {
+	message = strings.TrimPrefix(strings.ReplaceAll(": "+message, ": annals: ", ": "), ": ")
+	return plain(strings.ReplaceAll(message, "\n", "; "))
+}
+
+func failureText(err error) string { return messageText(err.Error()) }
+
 // report prints the outcome of a command and returns its exit status. A reader
 // that had enough, as in `annals scan data | head`, is no error.
 func report(stderr io.Writer, err error) int {
@@ -94,12 +105,7 @@ func report(stderr io.Writer, err error) int {
 	if errors.Is(err, context.Canceled) {
 		message = strings.Replace(message, context.Canceled.Error(), "interrupted", 1)
 	}
-	// The store's errors begin with its name, and wrap others that do.
-	message = strings.ReplaceAll(": "+message, ": annals: ", ": ")
-	// Errors of the system name files as they are, and several errors are joined by
-	// newlines: neither may write on the terminal by itself, or forge a line.
-	message = plain(strings.ReplaceAll(message, "\n", "; "))
-	fmt.Fprintf(stderr, "annals%s\n", message)
+	fmt.Fprintf(stderr, "annals: %s\n", messageText(message))
 	var hinted *hintError
 	if errors.As(err, &hinted) {
 		for line := range strings.Lines(hinted.hint) {

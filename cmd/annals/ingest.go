@@ -64,8 +64,7 @@ func runIngest(cmd *cobra.Command, dir, spool string, f *ingestFlags) error {
 			return err
 		}
 		defer func() { err = errors.Join(err, in.close()) }()
-		notify("READY=1")
-		defer notify("STOPPING=1")
+		defer serving(cmd.Context())()
 		report = &in.report
 		return in.run(cmd.Context(), f.follow, f.poll)
 	})
@@ -108,7 +107,7 @@ func (in *intake) run(ctx context.Context, follow bool, poll time.Duration) erro
 		switch {
 		case follow && isFull(err):
 			if !full {
-				in.warn("the disk is full, nothing is ingested until there is room: %s", plain(err.Error()))
+				in.warn("the disk is full, nothing is ingested until there is room: %s", failureText(err))
 			}
 			full, wait = true, max(poll, time.Second)
 		case err != nil:

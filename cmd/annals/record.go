@@ -2,13 +2,13 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"maps"
+	"slices"
 	"strings"
-	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"github.com/annalsdb/annals"
 	"github.com/spf13/cobra"
@@ -19,171 +19,169 @@ type recordFlags struct {
 	writeFlags
 	every    time.Duration
 	duration time.Duration
+	sources  []string // NAME or NAME=INTERVAL
+	execs    []string // NAME=COMMAND
+	stdin    string   // a series
+	queue    sizeFlag
 }
 
 func newRecord() *cobra.Command {
 	var f recordFlags
-	cmd := verb("record DIR", "Record this machine: load, CPU, memory, disk, network",
+	cmd := verb("record DIR", "Record this machine, commands, and standard input",
 		func(cmd *cobra.Command, args []string) error { return runRecord(cmd, args[0], &f) })
-	cmd.Long = `Record measures this machine and appends what it finds to the series load, cpu, memory,
-disk and network, as JSON objects whose fields have their units in their names. All
-measurements of a moment are one commit. It ends with Ctrl-C, SIGTERM or --for, and loses
-nothing that it wrote. While the disk is full it goes on measuring, and says how much it
-could not write.`
+	cmd.Long = `Record measures at equal intervals and appends what it finds to series:
+
+  load, cpu, memory, disk, network   this machine, as JSON objects whose fields have their
+                                     units in their names
+  --exec NAME=COMMAND                what the command prints, run anew each time: one
+                                     sample if all of it is JSON, else one a line
+  --stdin SERIES                     each line of standard input, as it comes
+
+What is not JSON is text. All measurements of a moment are one commit. Without --source
+it records all of this machine, unless --exec or --stdin says what else to record;
+--source cpu names a part of it, --source all the whole, and --source NAME=10s gives a
+source, a command too, an interval of its own.
+
+It ends with Ctrl-C, SIGTERM or --for, and loses nothing that it wrote. A source that
+fails, or a command that takes longer than its interval, is told once and tried again.
+While the disk is full it goes on measuring: samples wait in memory, up to --queue, and
+what finds no room there is counted; the series annals.record gets that number as soon as
+there is room, as it does when the clock was set back. On a terminal the last line tells
+how it is; --verbose tells each commit.`
 	cmd.Example = `  annals record data
   annals record data --every 250ms --for 30s --verbose
+  annals record data --source cpu=1s --source memory=10s --exec 'disk.free=df --output=avail / | tail -n 1'
+  vmstat -n 1 | annals record data --stdin vmstat
   annals samples data cpu --since 1m | jq .val.busy_pct`
 	f.register(cmd)
-	cmd.Flags().DurationVar(&f.every, "every", time.Second, "the time between two measurements")
-	cmd.Flags().DurationVar(&f.duration, "for", 0, "how long to record; 0 is until Ctrl-C")
 	return cmd
+}
+
+func (f *recordFlags) register(cmd *cobra.Command) {
+	f.writeFlags.register(cmd)
+	f.queue = 16 << 20
+	cmd.Flags().DurationVar(&f.every, "every", time.Second, "the time between two measurements, unless --source says another")
+	cmd.Flags().DurationVar(&f.duration, "for", 0, "how long to record; 0 is until Ctrl-C")
+	cmd.Flags().StringArrayVar(&f.sources, "source", nil, "NAME or NAME=INTERVAL: what to record, and how often; may be given several times")
+	cmd.Flags().StringArrayVar(&f.execs, "exec", nil, "NAME=COMMAND: a command whose output goes to the series NAME; may be given several times")
+	cmd.Flags().StringVar(&f.stdin, "stdin", "", "the series that gets each line of standard input")
+	cmd.Flags().Var(&f.queue, "queue", "how much may wait in memory while the disk is full")
 }
 
 func runRecord(cmd *cobra.Command, dir string, f *recordFlags) error {
 	if f.every < time.Millisecond || f.duration < 0 {
 		return usageError(cmd, errors.New("--every must be at least 1ms, and --for not negative"))
 	}
+	r, err := f.recorder()
+	if err != nil {
+		return usageError(cmd, err)
+	}
+	if f.stdin != "" {
+		in, _, err := openInput(cmd, nil)
+		if err != nil {
+			return err
+		}
+		defer in.Close()
+		r.input = in
+	}
 	ctx := cmd.Context()
 	if f.duration > 0 {
-		// Half a tick more, so that the last one is not a matter of luck.
-		timed, cancel := context.WithTimeout(ctx, f.duration+f.every/2)
+		// A little more, so that the last tick is not a matter of luck.
+		timed, cancel := context.WithTimeout(ctx, f.duration+min(f.every/2, 100*time.Millisecond))
 		defer cancel()
 		ctx = timed
 	}
 	return withStore(dir, f.options(cmd), func(store *annals.Store) error {
 		status := newStatus(cmd)
 		defer status.end()
-		r := recorder{store: store, sources: machineSources(), every: f.every, warn: cmd.ErrOrStderr(), onTick: status.show}
+		r.store, r.warn, r.onTick, r.onWait = store, status.warn, status.show, status.wait
+		defer serving(ctx)()
 		return r.run(ctx)
 	})
 }
 
-// A recorder asks its sources at equal intervals and writes what they say.
-type recorder struct {
-	store   *annals.Store
-	sources []source
-	every   time.Duration
-	warn    io.Writer
-	onTick  func(tick)
-
-	silent  map[string]bool // sources whose failure was told
-	dropped int             // ticks that found no room on the disk
-}
-
-// A tick is one moment at which everything is measured.
-type tick struct {
-	n            int // from 1
-	at           time.Time
-	measurements []measurement
-	seq          uint64 // of the last sample; 0 if they could not be written
-}
-
-// run records until ctx ends, which is no error.
-func (r *recorder) run(ctx context.Context) error {
-	r.silent = map[string]bool{}
-	r.measure(time.Now()) // gives the rates something to count from
-	ticker := time.NewTicker(r.every)
-	defer ticker.Stop()
-	for n := 1; ; n++ {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		}
-		if ctx.Err() != nil { // both were ready
-			return nil
-		}
-		now := time.Now()
-		batch, measurements := r.measure(now)
-		if batch.Len() == 0 {
-			return errors.New("none of the sources could measure anything")
-		}
-		seq, err := r.write(batch)
-		if err != nil {
-			return err
-		}
-		r.onTick(tick{n, now, measurements, seq})
-	}
-}
-
-// measure asks all sources for a sample. One that fails is left out, and its
-// error told once.
-func (r *recorder) measure(now time.Time) (*annals.Batch, []measurement) {
-	var batch annals.Batch
-	var measurements []measurement
-	for _, source := range r.sources {
-		m, err := source.measure(now)
-		var value []byte
-		if err == nil {
-			value, err = json.Marshal(m)
-		}
-		switch {
-		case err == nil:
-			batch.Append(source.series, value, annals.At(now))
-			measurements = append(measurements, m)
-		case !errors.Is(err, errFirst) && !r.silent[source.series]:
-			r.silent[source.series] = true
-			fmt.Fprintf(r.warn, "annals: no %s is recorded while this lasts: %s\n", source.series, plain(err.Error()))
+// recorder makes a recorder of what the flags name.
+func (f *recordFlags) recorder() (*recorder, error) {
+	r := &recorder{queueLimit: int(f.queue), series: f.stdin}
+	if f.stdin != "" {
+		if err := checkSeries("--stdin", f.stdin); err != nil {
+			return nil, err
 		}
 	}
-	return &batch, measurements
-}
-
-// write makes the samples of a tick durable. A full disk is waited out: the
-// recorder says so once, and again when there is room.
-func (r *recorder) write(b *annals.Batch) (seq uint64, err error) {
-	seq, err = r.store.Apply(b)
-	switch {
-	case errors.Is(err, syscall.ENOSPC) && !errors.Is(err, annals.ErrFailed):
-		if r.dropped++; r.dropped == 1 {
-			fmt.Fprintf(r.warn, "annals: the disk is full, nothing is recorded until there is room: %s\n", plain(err.Error()))
+	for _, arg := range f.execs {
+		name, line, found := strings.Cut(arg, "=")
+		if !found || strings.TrimSpace(line) == "" {
+			return nil, fmt.Errorf("--exec must be NAME=COMMAND, not %q", arg)
 		}
-		return 0, nil
-	case err == nil && r.dropped > 0:
-		fmt.Fprintf(r.warn, "annals: there is room again; %d ticks could not be recorded\n", r.dropped)
-		r.dropped = 0
+		if err := checkSeries("--exec", name); err != nil {
+			return nil, err
+		}
+		r.commands = append(r.commands, &execSource{series: name, line: line, every: f.every})
 	}
-	return seq, err
+	machine, err := f.intervals(r.commands)
+	if err != nil {
+		return nil, err
+	}
+	used := map[string]bool{f.stdin: f.stdin != ""}
+	for _, c := range r.commands {
+		if _, ok := machine[c.series]; ok || used[c.series] {
+			return nil, fmt.Errorf("two sources have the name %q", c.series)
+		}
+		used[c.series] = true
+	}
+	for _, s := range machineSources() {
+		if every, ok := machine[s.series]; ok {
+			if used[s.series] {
+				return nil, fmt.Errorf("two sources have the name %q", s.series)
+			}
+			r.addSource(every, s)
+		}
+	}
+	return r, nil
 }
 
-// status shows on standard error that the recorder runs: on a terminal one line
-// that changes, with --verbose a line a tick, else nothing.
-type status struct {
-	w       io.Writer
-	live    bool
-	verbose bool
+// intervals reads --source: the intervals of this machine's sources that are to be
+// recorded. Those of commands it gives to the commands.
+func (f *recordFlags) intervals(commands []*execSource) (machine map[string]time.Duration, err error) {
+	all := map[string]time.Duration{}
+	for _, s := range machineSources() {
+		all[s.series] = f.every
+	}
+	machine = map[string]time.Duration{}
+	for _, arg := range f.sources {
+		name, interval, given := strings.Cut(arg, "=")
+		every := f.every
+		if given {
+			if every, err = time.ParseDuration(interval); err != nil || every < time.Millisecond {
+				return nil, fmt.Errorf("--source %s: the interval must be a time of at least 1ms, such as 10s, not %q", name, interval)
+			}
+		}
+		i := slices.IndexFunc(commands, func(c *execSource) bool { return c.series == name })
+		switch _, known := all[name]; {
+		case name == "all":
+			for name := range all {
+				machine[name] = every
+			}
+		case known:
+			machine[name] = every
+		case i >= 0:
+			commands[i].every = every
+		default:
+			return nil, fmt.Errorf("--source %q is none of all, %s, nor the name of an --exec", name, strings.Join(slices.Sorted(maps.Keys(all)), ", "))
+		}
+	}
+	if len(f.sources) == 0 && len(f.execs) == 0 && f.stdin == "" {
+		return all, nil
+	}
+	if len(machine)+len(commands) == 0 && f.stdin == "" {
+		return nil, errors.New("there is nothing to record")
+	}
+	return machine, nil
 }
 
-func newStatus(cmd *cobra.Command) *status {
-	return &status{w: cmd.ErrOrStderr(), live: isTerminal(cmd.ErrOrStderr()), verbose: verbose(cmd)}
-}
-
-func (s *status) show(t tick) {
-	line := describe(t)
-	switch {
-	case s.verbose:
-		fmt.Fprintln(s.w, line)
-	case s.live:
-		fmt.Fprintf(s.w, "\r%s\x1b[K", line) // and clears what the last line left
+func checkSeries(option, name string) error {
+	if name == "" || len(name) > 255 || !utf8.ValidString(name) {
+		return fmt.Errorf("%s: the name of a series is UTF-8 of 1 to 255 bytes, not %.300q", option, name)
 	}
-}
-
-func (s *status) end() {
-	if s.live && !s.verbose {
-		fmt.Fprintln(s.w)
-	}
-}
-
-// describe is a tick as one line of text.
-func describe(t tick) string {
-	parts := []string{t.at.Format(time.TimeOnly)}
-	for _, m := range t.measurements {
-		parts = append(parts, m.String())
-	}
-	if t.seq > 0 {
-		parts = append(parts, fmt.Sprintf("seq %d", t.seq))
-	} else {
-		parts = append(parts, "not written")
-	}
-	return strings.Join(parts, "  ")
+	return nil
 }

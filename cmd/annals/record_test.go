@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -25,22 +28,51 @@ type reading struct {
 
 func (reading) String() string { return "reading" }
 
+// warnings gathers what a recorder warns of.
+type warnings struct {
+	mu   sync.Mutex
+	list []string
+}
+
+func (w *warnings) warn(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.list = append(w.list, fmt.Sprintf(format, args...))
+}
+
+func (w *warnings) all() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.list)
+}
+
 // record runs a recorder for some ticks and returns what it warned of.
-func record(t *testing.T, store *annals.Store, ticks int, onTick func(tick), sources ...source) string {
+func record(t *testing.T, store *annals.Store, ticks int, onTick func(tick), sources ...source) []string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	var warnings strings.Builder
-	r := recorder{store: store, sources: sources, every: time.Millisecond, warn: &warnings, onTick: func(k tick) {
+	var told warnings
+	r := recorder{store: store, beats: []*beat{{time.Millisecond, sources}}, warn: told.warn, onTick: func(k tick) {
+		if k.n > ticks {
+			return // it was measured before cancel was heard of
+		}
 		onTick(k)
 		if k.n == ticks {
 			cancel()
 		}
 	}}
-	if err := r.run(ctx); err != nil {
-		t.Fatal(err)
+	must(t, r.run(ctx))
+	return told.all()
+}
+
+// samplesOf returns the values of a series.
+func samplesOf(t *testing.T, store *annals.Store, series string) (values []string) {
+	t.Helper()
+	for sample, err := range store.Samples(series, annals.Window{}) {
+		must(t, err)
+		values = append(values, string(sample.Value))
 	}
-	return warnings.String()
+	return values
 }
 
 func TestATickIsOneCommitWithOneTime(t *testing.T) {
@@ -73,18 +105,36 @@ func TestASourceThatFailsIsToldOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	good := source{"good", func(time.Time) (measurement, error) { return reading{1}, nil }}
-	bad := source{"bad", func(time.Time) (measurement, error) { return nil, errors.New("no sensor") }}
-	warnings := record(t, store, 5, func(tick) {}, good, bad)
-	if warnings != "annals: no bad is recorded while this lasts: no sensor\n" {
-		t.Errorf("warnings:\n%s", warnings)
+	n := 0
+	good := source{"good", func(time.Time) (measurement, error) { n++; return reading{n}, nil }}
+	bad := source{"bad", func(time.Time) (measurement, error) {
+		if n > 10 {
+			return reading{n}, nil
+		}
+		return nil, errors.New("no sensor")
+	}}
+	told := record(t, store, 20, func(tick) {}, good, bad)
+	if len(told) != 2 || told[0] != "no bad is recorded while this lasts: no sensor; it is tried again every 1ms" ||
+		told[1] != "bad is recorded again; failures: 10" {
+		t.Errorf("warnings: %q", told)
 	}
-	if stats := store.Stats(); stats.Samples != 5 || stats.Series != 1 {
-		t.Errorf("%d samples in %d series", stats.Samples, stats.Series)
+	if got := samplesOf(t, store, "good"); len(got) < 20 {
+		t.Errorf("%d samples", len(got))
 	}
-	r := recorder{store: store, sources: []source{bad}, every: time.Millisecond, warn: new(strings.Builder)}
-	if err := r.run(t.Context()); err == nil {
-		t.Error("a recorder that can measure nothing goes on")
+	// One that comes and goes is not told again and again.
+	n = -1_000_000
+	flaky := source{"flaky", func(time.Time) (measurement, error) {
+		if n++; n%2 == 0 {
+			return reading{n}, nil
+		}
+		return nil, errors.New("now and then")
+	}}
+	if told := record(t, store, 20, func(tick) {}, flaky); len(told) != 2 {
+		t.Errorf("warnings: %q", told)
+	}
+	r := recorder{store: store, beats: []*beat{{time.Millisecond, []source{bad}}}, warn: new(warnings).warn}
+	if err := r.run(t.Context()); !errors.Is(err, errNothingMeasured) {
+		t.Errorf("a recorder that can measure nothing: %v", err)
 	}
 }
 
@@ -111,28 +161,133 @@ func (f *fullDiskFile) WriteAt(p []byte, off int64) (int, error) {
 	return f.File.WriteAt(p, off)
 }
 
+// While the disk is full samples wait in memory; what finds no room there is counted,
+// and the count stands where they are missing.
 func TestRecordWaitsOutAFullDisk(t *testing.T) {
-	fs := &fullDisk{FS: replace.OS}
-	store, err := annals.Open(filepath.Join(t.TempDir(), "d"), &annals.Options{FS: fs})
-	if err != nil {
-		t.Fatal(err)
+	for _, test := range []struct {
+		name string
+		room int // in the queue, in samples
+	}{{"all wait", 1000}, {"most are dropped", 10}} {
+		t.Run(test.name, func(t *testing.T) {
+			disk := &fullDisk{FS: replace.OS}
+			store, err := annals.Open(filepath.Join(t.TempDir(), "d"), &annals.Options{FS: disk})
+			must(t, err)
+			defer store.Close()
+			ctx, cancel := context.WithCancel(t.Context())
+			var told warnings
+			n, waits := 0, 0
+			r := recorder{store: store, warn: told.warn, retry: 5 * time.Millisecond, queueLimit: test.room * (sampleOverhead + len("s") + len(`{"n":100}`))}
+			r.addSource(time.Millisecond, source{"s", func(time.Time) (measurement, error) { n++; return reading{n}, nil }})
+			r.onWait = func(waiting, dropped int) {
+				if waits++; waits > 5 && waiting+dropped > 60 {
+					disk.full.Store(false)
+				}
+			}
+			r.onTick = func(k tick) {
+				switch {
+				case k.n == 5:
+					disk.full.Store(true)
+				case waits > 0 && k.n > 40:
+					cancel()
+				}
+			}
+			must(t, r.run(ctx))
+			list := told.all()
+			if len(list) != 2 || !strings.HasPrefix(list[0], "the disk is full, nothing is recorded until there is room: ") ||
+				!strings.HasPrefix(list[1], "there is room again; ") {
+				t.Errorf("warnings: %q", list)
+			}
+			checkGaps(t, store, 2, n, test.room == 10) // the first reading is no sample
+		})
 	}
+}
+
+// checkGaps checks that the numbers from first to last come in order in the series s,
+// and that where some are missing the recorder has said so, and how many.
+func checkGaps(t *testing.T, store *annals.Store, first, last int, dropped bool) {
+	t.Helper()
+	next, missing, said := first, 0, 0
+	for r, err := range store.Watch(t.Context(), 1) {
+		must(t, err)
+		var value struct {
+			N       int
+			Event   string
+			Samples int
+		}
+		must(t, json.Unmarshal(r.Value, &value))
+		if value.Event == "dropped" {
+			said += value.Samples
+		} else {
+			if missing += value.N - next; missing != said {
+				t.Fatalf("number %d comes where %d should: %d are missing up to there, %d were said to be", value.N, next, missing, said)
+			}
+			next = value.N + 1
+		}
+		if r.Seq == store.Stats().LastSeq {
+			break
+		}
+	}
+	missing += last + 1 - next
+	if missing != said || dropped != (missing > 0) {
+		t.Errorf("%d are missing, %d were said to be", missing, said)
+	}
+	t.Logf("%d samples, %d dropped", last+1-first-missing, missing)
+}
+
+// A recorder that ends while the disk is full says what it could not write.
+func TestRecordEndsOnAFullDisk(t *testing.T) {
+	disk := &fullDisk{FS: replace.OS}
+	store, err := annals.Open(filepath.Join(t.TempDir(), "d"), &annals.Options{FS: disk})
+	must(t, err)
 	defer store.Close()
-	var written []bool
-	warnings := record(t, store, 9, func(k tick) {
-		written = append(written, k.seq > 0)
-		fs.full.Store(k.n >= 3 && k.n < 6)
-	}, source{"s", func(time.Time) (measurement, error) { return reading{1}, nil }})
-	if want := []bool{true, true, true, false, false, false, true, true, true}; !slices.Equal(written, want) {
-		t.Errorf("ticks written: %v", written)
+	disk.full.Store(true)
+	ctx, cancel := context.WithCancel(t.Context())
+	r := recorder{store: store, warn: new(warnings).warn, retry: time.Hour, onWait: func(int, int) { cancel() }}
+	r.addSource(time.Millisecond, source{"s", func(time.Time) (measurement, error) { return reading{1}, nil }})
+	err = r.run(ctx)
+	if !isFull(err) || !strings.Contains(err.Error(), " samples could not be written, and 0 were dropped before: ") {
+		t.Errorf("it ends with %v", err)
 	}
-	lines := strings.Split(warnings, "\n")
-	if len(lines) != 3 || !strings.HasPrefix(lines[0], "annals: the disk is full, nothing is recorded until there is room: ") ||
-		lines[1] != "annals: there is room again; 3 ticks could not be recorded" {
-		t.Errorf("warnings:\n%s", warnings)
+}
+
+// A clock that is set back is told and recorded once a jump; nothing is lost, and all
+// stays in order.
+func TestAClockThatIsSetBackChangesNothing(t *testing.T) {
+	store, err := annals.Open(filepath.Join(t.TempDir(), "d"), nil)
+	must(t, err)
+	defer store.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	start, up, n := time.Date(2024, 11, 22, 14, 0, 0, 0, time.UTC), time.Duration(0), 0
+	var told warnings
+	r := recorder{store: store, warn: told.warn, clock: func() (time.Time, time.Duration) {
+		up += time.Second
+		switch wall := start.Add(up); {
+		case up < 10*time.Second:
+			return wall, up
+		case up < 20*time.Second:
+			return wall.Add(-time.Hour), up
+		default: // and a little more
+			return wall.Add(-time.Hour - 2500*time.Millisecond), up
+		}
+	}}
+	r.addSource(time.Millisecond, source{"s", func(time.Time) (measurement, error) {
+		if n++; n == 40 {
+			cancel()
+		}
+		return reading{n}, nil
+	}})
+	must(t, r.run(ctx))
+	if list := told.all(); len(list) != 2 || list[0] != "the clock was set back by 1h0m0s, to 2024-11-22T13:00:10Z; samples stay in the order in which they come" ||
+		!strings.HasPrefix(list[1], "the clock was set back by 2.5s, ") {
+		t.Errorf("warnings: %q", list)
 	}
-	if stats := store.Stats(); stats.Samples != 6 {
-		t.Errorf("%d samples", stats.Samples)
+	if got := samplesOf(t, store, eventSeries); !slices.Equal(got, []string{`{"event":"clock","back_s":3600.000}`, `{"event":"clock","back_s":2.500}`}) {
+		t.Errorf("events: %q", got)
+	}
+	for i, value := range samplesOf(t, store, "s") {
+		if value != fmt.Sprintf(`{"n":%d}`, i+2) { // the first reading is no sample
+			t.Fatalf("sample %d is %s", i, value)
+		}
 	}
 }
 

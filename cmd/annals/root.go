@@ -54,8 +54,6 @@ func newRoot() *cobra.Command {
 	}
 	add("keys", newPut(), newGet(), newDelete(), newScan())
 	add("series", newAppend(), newSamples(), newSeries(), newRecord(), newRuns())
-	add("log", newLoad(), newTail())
-	add("series", newAppend(), newSamples(), newSeries(), newRecord())
 	add("log", newLoad(), newIngest(), newTail())
 	add("care", newVerify(), newStats(), newCompact(), newBackup(), newRepair())
 	add("other", newImport(), newExport(), newDemo(), newVersion())
