@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,8 +19,9 @@ import (
 
 // CSV of samples begins with three columns, then has one for each field of the
 // values that are JSON objects, and two for values that are none: other JSON and
-// text as it is, and bytes in base64. A file with other columns, of another
-// program, may have one with a time.
+// text as it is, and bytes in base64. Or it has a column for each field that was
+// asked for. A file with other columns, of another program, may have one with a
+// time and one with a series.
 const (
 	csvSeq    = "seq"
 	csvSeries = "series"
@@ -35,12 +37,16 @@ type csvWriter struct {
 	columns []string
 	place   map[string]int // of each column
 	row     []string
+	fields  []csvField // the only ones; none for all
 }
 
-func newCSVWriter(w io.Writer) *csvWriter {
-	c := &csvWriter{out: csv.NewWriter(w), place: map[string]int{}}
+func newCSVWriter(w io.Writer, fields []csvField) *csvWriter {
+	c := &csvWriter{out: csv.NewWriter(w), place: map[string]int{}, fields: fields}
 	for _, name := range []string{csvSeq, csvSeries, csvAt} {
 		c.column(name)
+	}
+	for _, field := range fields {
+		c.column(field.column)
 	}
 	return c
 }
@@ -58,7 +64,7 @@ func (c *csvWriter) column(name string) int {
 
 // announce adds the columns that a value needs.
 func (c *csvWriter) announce(value []byte) error {
-	return eachCell(value, func(column, _ string) { c.column(column) })
+	return c.eachCell(value, func(column, _ string) { c.column(column) })
 }
 
 func (c *csvWriter) header() error {
@@ -68,7 +74,7 @@ func (c *csvWriter) header() error {
 
 func (c *csvWriter) write(s annals.Sample) error {
 	clear(c.row)
-	err := eachCell(s.Value, func(column, cell string) { c.row[c.place[column]] = cell })
+	err := c.eachCell(s.Value, func(column, cell string) { c.row[c.place[column]] = cell })
 	if err != nil {
 		return err
 	}
@@ -84,6 +90,40 @@ func (c *csvWriter) flush() error {
 }
 
 // eachCell gives the cells of a value with the names of their columns.
+func (c *csvWriter) eachCell(value []byte, fn func(column, cell string)) error {
+	if len(c.fields) == 0 {
+		return eachCell(value, fn)
+	}
+	for _, field := range c.fields {
+		fn(field.column, field.cell(value))
+	}
+	return nil
+}
+
+// ownColumn is the name of the column for a field: not one that an export itself has.
+func ownColumn(field string) string {
+	switch field {
+	case csvSeq, csvSeries, csvAt, csvValue, csvBytes:
+		return "value." + field
+	}
+	return field
+}
+
+// cellText is a JSON value as a cell.
+func cellText(value []byte) string {
+	if string(value) == "null" {
+		return ""
+	}
+	if value[0] == '"' {
+		// What unquote refuses, half a surrogate pair, stays as JSON.
+		if text, err := unquote(value); err == nil {
+			return string(text)
+		}
+	}
+	return string(value)
+}
+
+// eachCell gives a cell for each field of a value that is an object, else one.
 func eachCell(value []byte, fn func(column, cell string)) error {
 	switch {
 	case len(value) > 0 && value[0] == '{' && json.Valid(value):
@@ -99,22 +139,7 @@ func eachCell(value []byte, fn func(column, cell string)) error {
 		if err != nil {
 			return fmt.Errorf("field %s: %w", name, err)
 		}
-		cell := string(value)
-		switch {
-		case cell == "null":
-			cell = ""
-		case value[0] == '"':
-			// What unquote refuses, half a surrogate pair, stays as JSON.
-			if text, err := unquote(value); err == nil {
-				cell = string(text)
-			}
-		}
-		switch c := string(column); c {
-		case csvSeq, csvSeries, csvAt, csvValue, csvBytes:
-			fn("value."+c, cell)
-		default:
-			fn(c, cell)
-		}
+		fn(ownColumn(string(column)), cellText(value))
 		return nil
 	})
 }
@@ -130,7 +155,10 @@ func importCSV(im *importer) error {
 	if err != nil {
 		return err
 	}
-	rows := newCSVRows(header)
+	rows, err := newCSVRows(header, im.timeColumn, im.seriesColumn)
+	if err != nil {
+		return err
+	}
 	for {
 		start := r.InputOffset()
 		cells, err := r.Read()
@@ -152,7 +180,7 @@ func importCSV(im *importer) error {
 			im.report.leaveOut(leftOut{csvLine(r, parseErr), start, int(r.InputOffset() - start), err.Error()})
 			continue
 		}
-		if series == "" || im.series != "" {
+		if series == "" || im.series != "" && im.seriesColumn == "" {
 			series = im.seriesName()
 		}
 		if err := im.add(series, at, value); err != nil {
@@ -176,15 +204,22 @@ type csvRows struct {
 	own    bool // the header is of an export of annals
 	header []string
 	fields [][]byte // the names as JSON
+	time   string   // the column with the time; "" for one with a usual name
+	series string   // the column with the series; "" for none but an export's
 }
 
-func newCSVRows(header []string) *csvRows {
-	rows := &csvRows{}
+func newCSVRows(header []string, timeColumn, seriesColumn string) (*csvRows, error) {
+	rows := &csvRows{time: timeColumn, series: seriesColumn}
 	for i, name := range header {
 		if i == 0 {
 			name = strings.TrimPrefix(name, "\ufeff") // which Excel writes
 		}
 		rows.header = append(rows.header, name)
+	}
+	for _, column := range []string{timeColumn, seriesColumn} {
+		if column != "" && !slices.Contains(rows.header, column) {
+			return nil, fmt.Errorf("there is no column %q; the header names %q", column, rows.header)
+		}
 	}
 	rows.own = strings.HasPrefix(strings.Join(rows.header, ",")+",", csvSeq+","+csvSeries+","+csvAt+",")
 	for _, name := range rows.header {
@@ -193,7 +228,26 @@ func newCSVRows(header []string) *csvRows {
 		}
 		rows.fields = append(rows.fields, jsonString(name))
 	}
-	return rows
+	return rows, nil
+}
+
+// isTime reports whether a column has the time.
+func (r *csvRows) isTime(column string) bool {
+	switch {
+	case r.time != "":
+		return column == r.time
+	case r.own:
+		return column == csvAt
+	}
+	return column == "time" || column == "timestamp"
+}
+
+// isSeries reports whether a column has the series.
+func (r *csvRows) isSeries(column string) bool {
+	if r.series != "" {
+		return column == r.series
+	}
+	return r.own && column == csvSeries
 }
 
 // sample makes a row a sample. The series is "" where the row names none.
@@ -203,9 +257,9 @@ func (r *csvRows) sample(cells []string) (series string, at time.Time, value []b
 		column := r.header[i]
 		switch {
 		case cell == "" || r.own && column == csvSeq:
-		case r.own && column == csvSeries:
+		case r.isSeries(column):
 			series = strings.Clone(cell)
-		case r.own && column == csvAt, !r.own && (column == "time" || column == "timestamp"):
+		case r.isTime(column):
 			if at, err = pointInTime(cell); err != nil {
 				return "", at, nil, fmt.Errorf("its %s is %q and %w", column, cell, err)
 			}

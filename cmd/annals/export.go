@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/annalsdb/annals"
 	"github.com/spf13/cobra"
@@ -15,6 +17,9 @@ type exportFlags struct {
 	format  string
 	series  []string
 	padding string
+	fields  []string
+	since   timeFlag
+	until   timeFlag
 }
 
 func newExport() *cobra.Command {
@@ -27,14 +32,40 @@ func newExport() *cobra.Command {
   article  samples only: the value, a space and its CRC32 in hex, one a line. A
            value that is not JSON on one line cannot be written so; the status is
            then 1, and standard error says how many were left out.
-  csv      samples only: seq, series, at, and a column for each field of the values`
+  csv      samples only: seq, series, at in RFC 3339, and a column for each field of
+           the values, or for those of --field alone: val.t is the field t, val.a.0
+           what is deeper, val the value itself
+
+--series, --since and --until leave out other samples, and all keys.`
 	cmd.Example = `  annals export data > data.ndjson
   annals export data --format csv --series load --series cpu > load.csv
+  annals export data --format csv --series cpu --field val.busy_pct --since 1h > busy.csv
   annals export data --format article --padding space --series hall-003 > hall.log`
 	cmd.Flags().StringVar(&f.format, "format", "jsonl", "jsonl, article or csv")
 	cmd.Flags().StringArrayVar(&f.series, "series", nil, "only this series, and no keys; may be given several times")
 	cmd.Flags().StringVar(&f.padding, "padding", "zero", "what fills up short checksums in the article's format: zero or space")
+	cmd.Flags().StringArrayVar(&f.fields, "field", nil, "with csv: only this field of the values, such as val.t; may be given several times")
+	cmd.Flags().Var(&f.since, "since", "only samples of this time and later, and no keys")
+	cmd.Flags().Var(&f.until, "until", "only samples before this time, and no keys")
 	return cmd
+}
+
+// csvFields reads --field.
+func (f *exportFlags) csvFields() (fields []csvField, err error) {
+	if len(f.fields) > 0 && f.format != "csv" {
+		return nil, errors.New("--field goes with --format csv")
+	}
+	for _, text := range f.fields {
+		field, err := parseCSVField(text)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(fields, func(other csvField) bool { return other.column == field.column }) {
+			return nil, fmt.Errorf("--field %s comes twice", text)
+		}
+		fields = append(fields, field)
+	}
+	return fields, nil
 }
 
 func runExport(cmd *cobra.Command, dir string, f *exportFlags) error {
@@ -48,12 +79,18 @@ func runExport(cmd *cobra.Command, dir string, f *exportFlags) error {
 	if !ok {
 		return usageError(cmd, fmt.Errorf("--padding must be zero or space, not %q", f.padding))
 	}
+	fields, err := f.csvFields()
+	if err != nil {
+		return usageError(cmd, err)
+	}
+	window := annals.Window{Since: time.Time(f.since), Until: time.Time(f.until)}
 	return withReader(dir, func(reader *annals.Reader) error {
 		snapshot := reader.Snapshot()
 		defer snapshot.Close()
 		e := &exporter{
-			snapshot: snapshot, out: newOutput(cmd), checksum: checksum,
+			snapshot: snapshot, out: newOutput(cmd), checksum: checksum, fields: fields, window: window,
 			series: f.series, all: len(f.series) == 0, done: cmd.Context().Err,
+			keys: len(f.series) == 0 && window == annals.Window{},
 		}
 		if err := e.findSeries(); err != nil {
 			return err
@@ -67,8 +104,11 @@ type exporter struct {
 	snapshot *annals.Snapshot
 	out      *output
 	series   []string // to write
-	all      bool     // everything is to be written, keys too
-	checksum string   // how the article's format spells one
+	all      bool     // of all series
+	keys     bool     // keys are to be written too
+	window   annals.Window
+	fields   []csvField // the columns of CSV; none for all
+	checksum string     // how the article's format spells one
 	done     func() error
 }
 
@@ -95,7 +135,7 @@ func (e *exporter) findSeries() error {
 // eachSample calls fn for the samples of all series that are to be written.
 func (e *exporter) eachSample(fn func(annals.Sample) error) error {
 	for _, name := range e.series {
-		for sample, err := range e.snapshot.Samples(name, annals.Window{}) {
+		for sample, err := range e.snapshot.Samples(name, e.window) {
 			err = errors.Join(err, e.done())
 			if err == nil {
 				err = fn(sample)
@@ -109,7 +149,7 @@ func (e *exporter) eachSample(fn func(annals.Sample) error) error {
 }
 
 func exportJSONL(e *exporter) error {
-	if e.all {
+	if e.keys {
 		for entry, err := range e.snapshot.Scan(annals.Range{}) {
 			err = errors.Join(err, e.done())
 			if err == nil {
@@ -141,11 +181,14 @@ func exportArticle(e *exporter) error {
 	return err
 }
 
-// exportCSV reads everything twice: the header needs to know every field.
+// exportCSV reads everything twice unless it is told the fields: the header needs to
+// know every one.
 func exportCSV(e *exporter) error {
-	w := newCSVWriter(e.out)
-	if err := e.eachSample(func(s annals.Sample) error { return w.announce(s.Value) }); err != nil {
-		return err
+	w := newCSVWriter(e.out, e.fields)
+	if len(e.fields) == 0 {
+		if err := e.eachSample(func(s annals.Sample) error { return w.announce(s.Value) }); err != nil {
+			return err
+		}
 	}
 	if err := w.header(); err != nil {
 		return err

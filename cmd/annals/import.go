@@ -22,6 +22,8 @@ type importFlags struct {
 	series string
 	format string
 	asJSON bool
+
+	timeColumn, seriesColumn string // of CSV
 }
 
 func newImport() *cobra.Command {
@@ -35,17 +37,21 @@ func newImport() *cobra.Command {
            why; whole records inside them are recovered.
   jsonl    any JSON, one a line
   csv      a header, then rows: each becomes a JSON object. An export of annals gets
-           its series and times back.
+           its series and times back; of other files --time-column and
+           --series-column say which columns have them.
 
 The field or column "timestamp" or "time", in Unix seconds or like 2024-11-22T14:00:00Z,
 is the time of the sample; without one it is the time of the import.
 FILE - is standard input.`
 	cmd.Example = `  annals import data measures.log
   annals import data export.csv --series hall-003
+  annals import data sensors.csv --time-column measured --series-column sensor
   zcat old.log.gz | annals import data - --series old --format article`
 	f.register(cmd)
 	cmd.Flags().StringVar(&f.series, "series", "", "the series (default: FILE's name without folder and ending)")
 	cmd.Flags().StringVar(&f.format, "format", "", "article, jsonl or csv (default: guessed from FILE)")
+	cmd.Flags().StringVar(&f.timeColumn, "time-column", "", "of CSV: the column with the time (default: time or timestamp)")
+	cmd.Flags().StringVar(&f.seriesColumn, "series-column", "", "of CSV: the column with the series; a row where it is empty goes to --series")
 	cmd.Flags().BoolVar(&f.asJSON, "json", false, "print what was imported and left out as one JSON object")
 	return cmd
 }
@@ -88,6 +94,9 @@ func runImport(cmd *cobra.Command, dir, file string, f *importFlags) error {
 	if !ok {
 		return usageError(cmd, fmt.Errorf("--format must be article, jsonl or csv, not %q", f.format))
 	}
+	if f.format != "csv" && f.timeColumn+f.seriesColumn != "" {
+		return usageError(cmd, fmt.Errorf("--time-column and --series-column are for CSV, and this is %s", f.format))
+	}
 	report := importReport{Format: f.format}
 	opts := f.options(cmd)
 	err = withStore(dir, opts, func(store *annals.Store) error {
@@ -96,7 +105,7 @@ func runImport(cmd *cobra.Command, dir, file string, f *importFlags) error {
 		return writeThrough(cmd, store, opts.Sync, false, func(ctx context.Context, p *pipeline) error {
 			return read(&importer{
 				in: buffered, size: size, bar: bar, pipeline: p, report: &report, maxValue: int(f.maxValue),
-				series: f.series, file: file, done: ctx.Err,
+				series: f.series, file: file, done: ctx.Err, timeColumn: f.timeColumn, seriesColumn: f.seriesColumn,
 			})
 		})
 	})
@@ -132,6 +141,8 @@ type importer struct {
 	series   string // "" for the file's name
 	file     string
 	done     func() error // not nil once the import shall end
+
+	timeColumn, seriesColumn string
 }
 
 // seriesName is the series of samples that name none themselves.

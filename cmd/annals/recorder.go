@@ -275,7 +275,7 @@ func (r *recorder) now() time.Time {
 
 // trouble is what is known of a source that failed.
 type trouble struct {
-	failures int // since it worked last; 0 if it works
+	failures int           // since it worked last; 0 if it works
 	said     bool          // that it fails now
 	text     string        // of the last failure that was said
 	told     time.Duration // when
