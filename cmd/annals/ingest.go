@@ -49,11 +49,8 @@ func runIngest(cmd *cobra.Command, dir, spool string, f *ingestFlags) error {
 	if f.poll < time.Millisecond {
 		return usageError(cmd, errors.New("--poll must be at least 1ms"))
 	}
-	switch info, err := os.Stat(spool); {
-	case err != nil:
-		return withHint(err, "SPOOL is a directory that the producers and annals can write to; make it first")
-	case !info.IsDir():
-		return withHint(fmt.Errorf("%q is no directory", spool), "SPOOL is a directory that the producers and annals can write to")
+	if err := checkSpool(spool); err != nil {
+		return err
 	}
 	var report *ingestReport // nil until the spool is open
 	err := withStore(dir, f.options(cmd), func(store *annals.Store) (err error) {
@@ -72,6 +69,19 @@ func runIngest(cmd *cobra.Command, dir, spool string, f *ingestFlags) error {
 		return err
 	}
 	return tellIngest(cmd, spool, report, f, err)
+}
+
+// checkSpool refuses what is no directory, before a store is made.
+func checkSpool(spool string) error {
+	const hint = "SPOOL is a directory that the producers and annals can write to; make it first"
+	info, err := os.Stat(spool)
+	if err == nil && !info.IsDir() {
+		err = fmt.Errorf("%q is no directory", spool)
+	}
+	if err != nil {
+		return withHint(err, hint)
+	}
+	return nil
 }
 
 // tellIngest says what was done, and makes it the answer.

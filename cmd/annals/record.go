@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/annalsdb/annals"
+	"github.com/annalsdb/annals/replace"
 	"github.com/spf13/cobra"
 )
 
@@ -22,6 +23,7 @@ type recordFlags struct {
 	sources  []string // NAME or NAME=INTERVAL
 	execs    []string // NAME=COMMAND
 	stdin    string   // a series
+	spool    string   // a directory
 	queue    sizeFlag
 }
 
@@ -36,9 +38,11 @@ func newRecord() *cobra.Command {
   --exec NAME=COMMAND                what the command prints, run anew each time: one
                                      sample if all of it is JSON, else one a line
   --stdin SERIES                     each line of standard input, as it comes
+  --spool SPOOL                      items that other programs drop in that directory, as
+                                     annals ingest takes them
 
 What is not JSON is text. All measurements of a moment are one commit. Without --source
-it records all of this machine, unless --exec or --stdin says what else to record;
+it records all of this machine, unless another flag says what else to record;
 --source cpu names a part of it, --source all the whole, and --source NAME=10s gives a
 source, a command too, an interval of its own.
 
@@ -65,6 +69,7 @@ func (f *recordFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.sources, "source", nil, "NAME or NAME=INTERVAL: what to record, and how often; may be given several times")
 	cmd.Flags().StringArrayVar(&f.execs, "exec", nil, "NAME=COMMAND: a command whose output goes to the series NAME; may be given several times")
 	cmd.Flags().StringVar(&f.stdin, "stdin", "", "the series that gets each line of standard input")
+	cmd.Flags().StringVar(&f.spool, "spool", "", "a directory in which other programs drop items: see annals ingest")
 	cmd.Flags().Var(&f.queue, "queue", "how much may wait in memory while the disk is full")
 }
 
@@ -75,6 +80,9 @@ func runRecord(cmd *cobra.Command, dir string, f *recordFlags) error {
 	r, err := f.recorder()
 	if err != nil {
 		return usageError(cmd, err)
+	}
+	if err := checkSpool(f.spool); f.spool != "" && err != nil {
+		return err
 	}
 	if f.stdin != "" {
 		in, _, err := openInput(cmd, nil)
@@ -95,6 +103,13 @@ func runRecord(cmd *cobra.Command, dir string, f *recordFlags) error {
 		status := newStatus(cmd)
 		defer status.end()
 		r.store, r.warn, r.onTick, r.onWait = store, status.warn, status.show, status.wait
+		if f.spool != "" {
+			r.intake = &intake{store: store, fsys: replace.OS, spool: f.spool, maxValue: 16 << 20, warn: status.warn}
+			if err := r.intake.open(); err != nil {
+				return err
+			}
+			defer r.intake.close()
+		}
 		defer serving(ctx)()
 		return r.run(ctx)
 	})
@@ -170,11 +185,8 @@ func (f *recordFlags) intervals(commands []*execSource) (machine map[string]time
 			return nil, fmt.Errorf("--source %q is none of all, %s, nor the name of an --exec", name, strings.Join(slices.Sorted(maps.Keys(all)), ", "))
 		}
 	}
-	if len(f.sources) == 0 && len(f.execs) == 0 && f.stdin == "" {
+	if len(f.sources) == 0 && len(f.execs) == 0 && f.stdin == "" && f.spool == "" {
 		return all, nil
-	}
-	if len(machine)+len(commands) == 0 && f.stdin == "" {
-		return nil, errors.New("there is nothing to record")
 	}
 	return machine, nil
 }

@@ -24,6 +24,7 @@ type recorder struct {
 	commands   []*execSource // run anew each time
 	input      io.Reader     // whose lines go to series; nil for none
 	series     string
+	intake     *intake       // of items that other programs drop; nil for none
 	queueLimit int           // bytes that may wait for room on the disk; 0 is 16 MiB
 	retry      time.Duration // how often to look for that room; 0 is a second
 
@@ -121,6 +122,9 @@ func (r *recorder) run(ctx context.Context) error {
 	if r.input != nil {
 		sources.Go(func() { r.runInput(ctx) })
 	}
+	if r.intake != nil {
+		sources.Go(func() { r.runIntake(ctx) })
+	}
 	sources.Wait()
 	r.queue.close()
 	writer.Wait()
@@ -153,7 +157,7 @@ func (r *recorder) runBeat(ctx context.Context, b *beat, fail func(error)) {
 		switch {
 		case len(m.samples) > 0:
 			r.queue.put(m)
-		case first && len(r.beats) == 1 && len(r.commands) == 0 && r.input == nil:
+		case first && len(r.beats) == 1 && len(r.commands) == 0 && r.input == nil && r.intake == nil:
 			fail(errNothingMeasured)
 		}
 	}
@@ -220,7 +224,7 @@ func (r *recorder) runInput(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err == io.EOF:
-			if len(r.beats)+len(r.commands) > 0 {
+			if len(r.beats)+len(r.commands) > 0 || r.intake != nil {
 				r.warn("standard input has ended; nothing more comes to %s", printable(r.series))
 			}
 			return
@@ -235,6 +239,20 @@ func (r *recorder) runInput(ctx context.Context) {
 		m := moment{at: r.now()}
 		m.add(r.series, bytes.Clone(line), shown(r.series, line))
 		r.queue.putWaiting(ctx, m)
+	}
+}
+
+// runIntake takes in items until ctx ends. They don't pass through the queue: what is
+// not ingested waits in the spool.
+func (r *recorder) runIntake(ctx context.Context) {
+	const again = time.Second
+	for ctx.Err() == nil {
+		err := r.intake.run(ctx, true, 200*time.Millisecond)
+		r.tell("spool", again, err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(again):
+		}
 	}
 }
 
