@@ -2,6 +2,8 @@ package index
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/binary"
 	"slices"
 	"sort"
 	"sync"
@@ -51,15 +53,8 @@ func (o *overlay) sortedLocked(limit ref) []run {
 	o.walk(o.order.upTo, limit, func(r ref) { fresh = append(fresh, r) })
 	o.order.upTo = limit
 	o.order.count.Add(int64(len(fresh)))
-	slices.SortFunc(fresh, func(a, b ref) int {
-		if c := bytes.Compare(keyOf(o.at(a)), keyOf(o.at(b))); c != 0 {
-			return c
-		}
-		return int(int64(b) - int64(a)) // the latest first, which stays
-	})
-	fresh = slices.CompactFunc(fresh, func(a, b ref) bool { return bytes.Equal(keyOf(o.at(a)), keyOf(o.at(b))) })
 	runs := slices.Clone(o.order.runs)
-	runs = append(runs, fresh)
+	runs = append(runs, o.sort(fresh))
 	// Each run is much longer than the next: so there are few, which every walk has to
 	// look into, and a change is copied few times. Short runs are not worth a look.
 	for n := len(runs); n > 1 && len(runs[n-2]) < max(runRatio*len(runs[n-1]), shortRun); n = len(runs) {
@@ -67,6 +62,56 @@ func (o *overlay) sortedLocked(limit ref) []run {
 	}
 	o.order.runs = runs
 	return runs
+}
+
+// sort makes a run of changes. Most keys are told apart by the eight bytes behind what
+// all begin with: a comparison of numbers that lie together, where keys lie anywhere.
+func (o *overlay) sort(list []ref) run {
+	if len(list) < 2 {
+		return list
+	}
+	common := keyOf(o.at(list[0]))
+	for _, r := range list[1:] {
+		common = common[:shared(common, keyOf(o.at(r)))]
+	}
+	type headed struct {
+		head uint64
+		ref  ref
+	}
+	heads := make([]headed, len(list))
+	for i, r := range list {
+		var head [8]byte
+		copy(head[:], keyOf(o.at(r))[len(common):])
+		heads[i] = headed{binary.BigEndian.Uint64(head[:]), r}
+	}
+	slices.SortFunc(heads, func(a, b headed) int {
+		if a.head != b.head {
+			return cmp.Compare(a.head, b.head)
+		}
+		if c := bytes.Compare(keyOf(o.at(a.ref)), keyOf(o.at(b.ref))); c != 0 {
+			return c
+		}
+		return cmp.Compare(b.ref, a.ref) // the latest first, which stays
+	})
+	sorted := list[:0]
+	for i, h := range heads {
+		if i > 0 && h.head == heads[i-1].head && bytes.Equal(keyOf(o.at(h.ref)), keyOf(o.at(sorted[len(sorted)-1]))) {
+			continue
+		}
+		sorted = append(sorted, h.ref)
+	}
+	return sorted
+}
+
+// shared is how many bytes two keys begin with alike.
+func shared(a, b []byte) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return n
 }
 
 // merge makes one run of two. Few changes in a long run cost little more than the
