@@ -222,6 +222,42 @@ func ExampleStore_Samples() {
 	// 4 3 <nil>
 }
 
+func ExampleAggregate() {
+	db, done := temp()
+	defer done()
+
+	noon := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
+	for i, t := range []float64{20, 21, 25, 22} {
+		value := fmt.Sprintf(`{"t":%g}`, t)
+		db.Append("hall-003", []byte(value), annals.At(noon.Add(time.Duration(i)*25*time.Second)))
+	}
+	db.Append("hall-003", []byte(`{"t":18}`), annals.At(noon.Add(30*time.Second))) // late
+
+	for b, err := range annals.Aggregate(db, "hall-003", annals.Aggregation{Every: time.Minute, Field: "val.t"}) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(b.Start.UTC().Format(time.TimeOnly), b.Count, b.Min.Value, b.Max.Value, b.Mean(), b.Last.Value)
+	}
+	// Output:
+	// 12:00:00 4 18 25 21 25
+	// 12:01:00 1 22 22 22 22
+}
+
+func ExampleBucket_Quantile() {
+	db, done := temp()
+	defer done()
+
+	for i := range 100 {
+		db.Append("latency", fmt.Append(nil, i+1))
+	}
+	for b, err := range annals.Aggregate(db, "latency", annals.Aggregation{Quantiles: true}) { // one bucket for all
+		fmt.Println(b.Count, b.Quantile(0.5), b.Quantile(0.99), err)
+	}
+	// Output:
+	// 100 50 99 <nil>
+}
+
 func ExampleStore_Series() {
 	db, done := temp()
 	defer done()
