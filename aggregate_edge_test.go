@@ -137,6 +137,11 @@ func TestNumbersAtTheEdges(t *testing.T) {
 	b = bucket(7)
 	require.True(t, math.IsNaN(b.Stddev()))
 	require.Equal(t, 7.0, b.Quantile(0.99))
+	var hundred []float64
+	for i := range 100 {
+		hundred = append(hundred, float64(100-i))
+	}
+	require.Equal(t, 7.0, bucket(hundred...).Quantile(0.07), "though 0.07*100 is more than 7 in float64")
 	for _, q := range []float64{-0.01, 1.01, math.NaN()} {
 		require.True(t, math.IsNaN(b.Quantile(q)))
 	}
@@ -147,9 +152,9 @@ func TestNumbersAtTheEdges(t *testing.T) {
 func TestBinsAreInOrderAndNarrow(t *testing.T) {
 	last := bin(math.MinInt32)
 	var numbers []float64
-	for bits := uint64(0); bits < math.Float64bits(math.Inf(1)); bits += 1 << (binShift - 2) {
+	for bits := uint64(0); bits < math.Float64bits(math.Inf(1)); bits += 1 << binShift {
 		x := math.Float64frombits(bits)
-		numbers = append(numbers, x, -x, math.Nextafter(x, 0))
+		numbers = append(numbers, x, -x, math.Nextafter(x, 0), -math.Nextafter(x, 0))
 	}
 	slices.Sort(numbers)
 	for _, x := range numbers {
@@ -191,6 +196,23 @@ func TestBucketsAreOfUTCAndLateSamplesFindTheirs(t *testing.T) {
 	require.EqualValues(t, 2, list[0].Skipped)
 	require.EqualValues(t, -1, list[0].Start.Unix())
 	require.Equal(t, Point{time.Unix(10*86400, 0), 5}, list[0].Last)
+}
+
+// A bucket that there was no room for comes later, whole, also with what lies right
+// at its beginning.
+func TestABucketWithoutRoomComesLater(t *testing.T) {
+	db := open(t, nil)
+	for second := range int64(3) {
+		for range 8 {
+			appendAt(t, db, "s", map[int64]string{second: "1"}, second)
+		}
+	}
+	list := collect(t, db, "s", Aggregation{Every: time.Second, Quantiles: true}, 10, 10)
+	require.Len(t, list, 3)
+	for i, b := range list {
+		require.EqualValues(t, i, b.Start.Unix())
+		require.EqualValues(t, 8, b.Count)
+	}
 }
 
 // A loop sees the moment at which it began, also with many stretches.
