@@ -53,8 +53,9 @@ func newRoot() *cobra.Command {
 		}
 	}
 	add("keys", newPut(), newGet(), newDelete(), newScan())
-	add("series", newAppend(), newSamples(), newSeries(), newRecord(), newRuns())
+	add("series", newAppend(), newSamples(), newSeries(), newPlot(), newRecord(), newRuns())
 	add("log", newLoad(), newIngest(), newTail())
+	add("log", newLoad(), newTail())
 	add("care", newVerify(), newStats(), newCompact(), newBackup(), newRepair())
 	add("other", newImport(), newExport(), newDemo(), newVersion())
 	refuseOtherShells(root)
@@ -79,7 +80,7 @@ func refuseOtherShells(root *cobra.Command) {
 // "put DIR KEY [VALUE]", also fixes how many arguments it takes; the first is
 // the store's directory, which fn's errors are explained with.
 func verb(use, short string, fn func(cmd *cobra.Command, args []string) error) *cobra.Command {
-	names := strings.Fields(use)[1:]
+	names := strings.Fields(use)[1:] // of which the last may be repeated: "SERIES..."
 	return &cobra.Command{
 		Use:   use + " [flags]",
 		Short: short,
@@ -99,7 +100,7 @@ func verb(use, short string, fn func(cmd *cobra.Command, args []string) error) *
 func checkArgs(cmd *cobra.Command, names, args []string) error {
 	for i, name := range names {
 		if i >= len(args) && !strings.HasPrefix(name, "[") {
-			return usageError(cmd, fmt.Errorf("%s is missing", name))
+			return usageError(cmd, fmt.Errorf("%s is missing", strings.TrimSuffix(name, "...")))
 		}
 	}
 	for i := range min(len(args), len(names)) {
@@ -110,7 +111,7 @@ func checkArgs(cmd *cobra.Command, names, args []string) error {
 			}
 		}
 	}
-	if len(args) > len(names) {
+	if len(args) > len(names) && !(len(names) > 0 && strings.HasSuffix(names[len(names)-1], "...")) {
 		return usageError(cmd, fmt.Errorf("%q is one argument too many", args[len(names)]))
 	}
 	return nil

@@ -111,3 +111,16 @@ func TestSecurityTerminalsAreShownNoControlCharacters(t *testing.T) {
 		t.Errorf("get --raw gives the terminal %q", raw)
 	}
 }
+
+func TestPlotsAreColouredOnTerminals(t *testing.T) {
+	dir := t.TempDir()
+	store, ops := filepath.Join(dir, "d"), filepath.Join(dir, "ops")
+	if err := os.WriteFile(ops, []byte(`{"ser":"s","at":1,"val":{"a":1,"b":2}}`+"\n"+`{"ser":"s","at":9,"val":{"a":3,"b":4}}`+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	onTerminal(t, ops, false, "load", store, "--verbose")
+	shown := onTerminal(t, os.DevNull, true, "plot", store, "s", "--field", "val.a", "--field", "val.b")
+	if !strings.Contains(shown, "\x1b[38;5;") || !strings.Contains(shown, "──\x1b[0m a ") || strings.Contains(shown, "**") {
+		t.Errorf("the terminal shows %q", shown)
+	}
+}

@@ -1,0 +1,316 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/annalsdb/annals"
+	"github.com/annalsdb/annals/replace"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+// plotFlags are the flags of plot.
+type plotFlags struct {
+	since, until timeFlag
+	every        everyFlag
+	aggs         aggFlag
+	fields       []string
+	title, unit  string
+	svg, png     string
+	size         pixelsFlag
+}
+
+func newPlot() *cobra.Command {
+	f := plotFlags{size: pixelsFlag{900, 420}}
+	cmd := verb("plot DIR SERIES...", "Draw series over time, in the terminal or as SVG or PNG",
+		func(cmd *cobra.Command, args []string) error { return runPlot(cmd, args[0], args[1:], &f) })
+	cmd.Long = `Plot draws the numbers at one or several --field of one or several series. Of more
+samples than the picture is wide it draws the first, last, lowest and highest of each
+column of pixels, so no spike is lost; with --every it draws --agg of each stretch of
+time instead, at the beginning of it. No line is drawn over a silence. Times are in the
+local time zone (TZ=UTC for UTC), and are given as for annals samples. The unit is taken
+from the end of the field's name, such as _pct, _bytes, _per_s or _ms, unless --unit
+gives one. Colours suit light and dark backgrounds; the background is transparent.
+
+A picture that exists is replaced at once as a whole. The status is 1 if there is no such
+series, or no number to draw.`
+	cmd.Example = `  annals plot data cpu --field val.busy_pct --since 10m
+  annals plot data cpu --field val.user_pct --field val.system_pct --svg cpu.svg
+  annals plot data disk --field val.write_bytes_per_s --every 1m --agg avg,p99 --png disk.png`
+	cmd.Flags().StringArrayVar(&f.fields, "field", []string{"val"}, "where the number stands: val, val.t, val.disk.0.free; may be given several times")
+	cmd.Flags().Var(&f.since, "since", "only samples of this time and later")
+	cmd.Flags().Var(&f.until, "until", "only samples before this time")
+	cmd.Flags().Var(&f.every, "every", "sum up such stretches of time, such as 10s, 1m, 1h or 1d")
+	cmd.Flags().Var(&f.aggs, "agg", "what to draw of each stretch: avg (the default), min, max, p99 and so on")
+	cmd.Flags().StringVar(&f.title, "title", "", "the title (default the series and the field)")
+	cmd.Flags().StringVar(&f.unit, "unit", "", "the unit of the numbers; B and B/s are shown in KiB, MiB and so on")
+	cmd.Flags().StringVar(&f.svg, "svg", "", "write an SVG file instead")
+	cmd.Flags().StringVar(&f.png, "png", "", "write a PNG file instead")
+	cmd.Flags().Var(&f.size, "size", "width and height of the picture in pixels")
+	return cmd
+}
+
+// pixelsFlag is the size of a picture on the command line.
+type pixelsFlag struct{ width, height int }
+
+func (f *pixelsFlag) Type() string   { return "size" }
+func (f *pixelsFlag) String() string { return fmt.Sprintf("%dx%d", f.width, f.height) }
+
+func (f *pixelsFlag) Set(s string) error {
+	var p pixelsFlag
+	if _, err := fmt.Sscanf(s, "%dx%d", &p.width, &p.height); err != nil || p.String() != s ||
+		p.width < 300 || p.height < 200 || p.width > 10_000 || p.height > 10_000 {
+		return errors.New("must be a width and a height in pixels such as 900x420, at least 300x200")
+	}
+	*f = p
+	return nil
+}
+
+// check refuses flags that do not go together.
+func (f *plotFlags) check(cmd *cobra.Command) error {
+	switch {
+	case f.every == 0 && len(f.aggs) > 0:
+		return errors.New("--agg goes with --every: the stretch of time that is summed up")
+	case cmd.Flags().Changed("svg") && f.svg == "" || cmd.Flags().Changed("png") && f.png == "":
+		return errors.New("the file to write is empty")
+	case f.svg == "" && f.png == "" && cmd.Flags().Changed("size"):
+		return errors.New("--size goes with --svg or --png; a drawing in the terminal is as wide as that")
+	}
+	return nil
+}
+
+func runPlot(cmd *cobra.Command, dir string, series []string, f *plotFlags) error {
+	if err := f.check(cmd); err != nil {
+		return usageError(cmd, err)
+	}
+	if f.every != 0 && len(f.aggs) == 0 {
+		_ = f.aggs.Set("avg")
+	}
+	picture := f.svg != "" || f.png != ""
+	columns := f.size.width
+	if !picture {
+		columns = terminalColumns(cmd)
+	}
+	var lines []*plotLine
+	err := withReader(dir, func(reader *annals.Reader) (err error) {
+		snapshot := reader.Snapshot()
+		defer snapshot.Close()
+		lines, err = f.read(cmd, snapshot, series, columns)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	p := newPlotted(lines, f)
+	if !picture {
+		return p.drawText(cmd, columns)
+	}
+	if f.svg != "" {
+		err = errors.Join(err, writePicture(f.svg, p.svg, f.size))
+	}
+	if f.png != "" {
+		err = errors.Join(err, writePicture(f.png, p.png, f.size))
+	}
+	return err
+}
+
+func writePicture(path string, draw func(pixelsFlag) ([]byte, error), size pixelsFlag) error {
+	picture, err := draw(size)
+	if err != nil {
+		return fmt.Errorf("drawing %q: %w", path, err)
+	}
+	return replace.WriteFile(path, picture, replace.Perm(0o644))
+}
+
+// terminalColumns is how wide the drawing may be, beside the numbers of its axis.
+func terminalColumns(cmd *cobra.Command) int {
+	width := 80
+	if file, ok := cmd.OutOrStdout().(*os.File); ok {
+		if w, _, err := term.GetSize(int(file.Fd())); err == nil && w > 0 {
+			width = w
+		}
+	}
+	return max(width-14, 20)
+}
+
+// read reads the lines: for each series, each field and each aggregate.
+func (f *plotFlags) read(cmd *cobra.Command, from annals.Sampler, series []string, columns int) (lines []*plotLine, err error) {
+	begin, end, err := f.span(from, series)
+	if err != nil {
+		return nil, err
+	}
+	w := annals.Window{Since: time.Time(f.since), Until: time.Time(f.until)}
+	for _, name := range series {
+		for _, field := range f.fields {
+			added, err := f.readLines(cmd, from, name, field, w, func() *plotLine {
+				l := newPlotLine(begin, end, columns)
+				l.series, l.field = name, field
+				return l
+			})
+			if err != nil {
+				return nil, err
+			}
+			lines = append(lines, added...)
+		}
+	}
+	lines = slices.DeleteFunc(lines, func(l *plotLine) bool { return len(l.points()) == 0 })
+	if len(lines) == 0 {
+		return nil, answerNo("nothing to draw: there is no number of %s in this time", strings.Join(series, ", "))
+	}
+	return lines, nil
+}
+
+// readLines reads the lines of one field of one series.
+func (f *plotFlags) readLines(cmd *cobra.Command, from annals.Sampler, series, field string, w annals.Window, line func() *plotLine) (lines []*plotLine, err error) {
+	if f.every == 0 {
+		l := line()
+		a := annals.Aggregation{Every: l.width, Field: field, Window: w}
+		return []*plotLine{l}, eachBucket(cmd, from, series, a, func(b annals.Bucket) error {
+			for _, p := range []annals.Point{b.First, b.Min, b.Max, b.Last} {
+				l.add(p)
+			}
+			return nil
+		})
+	}
+	sums := aggregateFlags{every: f.every, aggs: f.aggs, field: field}
+	for _, agg := range f.aggs {
+		l := line()
+		l.agg = agg.name
+		lines = append(lines, l)
+	}
+	return lines, eachBucket(cmd, from, series, sums.aggregation(w), func(b annals.Bucket) error {
+		for i, agg := range f.aggs {
+			lines[i].add(annals.Point{At: b.Start, Value: agg.of(b)})
+		}
+		return nil
+	})
+}
+
+// span is the time to draw: from the first sample of all series to the last one, as
+// far as they lie in the window.
+func (f *plotFlags) span(from annals.Sampler, series []string) (begin, end time.Time, err error) {
+	first, last := int64(math.MaxInt64), int64(math.MinInt64)
+	there := map[string]bool{}
+	for info, err := range from.Series() {
+		if err != nil {
+			return begin, end, err
+		}
+		if there[info.Name] = true; slices.Contains(series, info.Name) {
+			first, last = min(first, info.First.UnixMicro()), max(last, info.Last.UnixMicro())
+		}
+	}
+	for _, name := range series {
+		if !there[name] {
+			return begin, end, answerNo("no series %q", name)
+		}
+	}
+	if since := time.Time(f.since); !since.IsZero() {
+		first = max(first, since.UnixMicro())
+	}
+	if until := time.Time(f.until); !until.IsZero() {
+		last = min(last, until.UnixMicro())
+	}
+	if first > last {
+		return begin, end, answerNo("no samples of %s in this time", strings.Join(series, ", "))
+	}
+	return time.UnixMicro(first), time.UnixMicro(last), nil
+}
+
+// plotted is what a picture shows, whatever draws it.
+type plotted struct {
+	lines        []*plotLine
+	names        []string // for the legend; none if there is one line
+	title, label string   // label is what the axis of numbers says
+	unit         unit
+}
+
+// newPlotted finds the words: what all lines share stands in the title and on the axis,
+// what tells them apart in the legend.
+func newPlotted(lines []*plotLine, f *plotFlags) *plotted {
+	p := &plotted{lines: lines}
+	shared := func(of func(*plotLine) string) (string, bool) {
+		for _, l := range lines {
+			if of(l) != of(lines[0]) {
+				return "", false
+			}
+		}
+		return of(lines[0]), true
+	}
+	series, oneSeries := shared(func(l *plotLine) string { return l.series })
+	_, oneUnit := shared(func(l *plotLine) string { _, u := splitUnit(l.field); return u.name })
+	fieldName := func(l *plotLine) string {
+		name, u := splitUnit(l.field)
+		if u.name != "" && !oneUnit {
+			return strings.TrimPrefix(l.field, "val.")
+		}
+		return name
+	}
+	field, oneField := shared(fieldName)
+	agg, oneAgg := shared(func(l *plotLine) string { return l.agg })
+	if oneUnit {
+		_, p.unit = splitUnit(lines[0].field)
+	}
+	if f.unit != "" {
+		p.unit = unit{name: plain(f.unit), binary: f.unit == "B" || f.unit == "B/s"}
+	}
+	if agg == "count" {
+		p.unit = unit{}
+	}
+	for _, l := range lines {
+		var words []string
+		add := func(word string, shared bool) {
+			if word != "" && !shared {
+				words = append(words, plain(word))
+			}
+		}
+		add(l.series, oneSeries)
+		add(fieldName(l), oneField)
+		add(l.agg, oneAgg)
+		if len(lines) > 1 {
+			p.names = append(p.names, strings.Join(words, " "))
+		}
+	}
+	if !oneSeries {
+		series = ""
+	}
+	p.title, p.label = f.words(series, field, agg), plain(field)
+	return p
+}
+
+// words are the title: what all lines share.
+func (f *plotFlags) words(series, field, agg string) string {
+	if f.title != "" {
+		return plain(f.title)
+	}
+	var words []string
+	for _, word := range []string{series, field} {
+		if word != "" {
+			words = append(words, plain(word))
+		}
+	}
+	title := strings.Join(words, ": ")
+	if f.every != 0 {
+		if agg != "" {
+			agg += " "
+		}
+		title = strings.TrimPrefix(title+", "+agg+"per "+f.every.String(), ", ")
+	}
+	return title
+}
+
+// axisLabel is the name of the numbers with their unit.
+func (p *plotted) axisLabel(a *numberAxis) string {
+	switch {
+	case p.label == "":
+		return a.unit
+	case a.unit == "":
+		return p.label
+	}
+	return p.label + ", " + a.unit
+}
