@@ -55,7 +55,6 @@ func newRoot() *cobra.Command {
 	add("keys", newPut(), newGet(), newDelete(), newScan())
 	add("series", newAppend(), newSamples(), newSeries(), newPlot(), newRecord(), newRuns())
 	add("log", newLoad(), newIngest(), newTail())
-	add("log", newLoad(), newTail())
 	add("care", newVerify(), newStats(), newCompact(), newBackup(), newRepair())
 	add("other", newImport(), newExport(), newDemo(), newVersion())
 	refuseOtherShells(root)
