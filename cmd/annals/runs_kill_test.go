@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -45,6 +46,15 @@ func BenchmarkF(b *testing.B) { sum(b, 6000) }
 `
 
 var benchKeys = []string{"A", "B", "C", "D", "E", "F"}
+
+func writeBenchPackage(t *testing.T, dir string) {
+	t.Helper()
+	for name, text := range map[string]string{"go.mod": "module tiny\n\ngo 1.26\n", "tiny_test.go": benchPackage} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
 
 func goTestBench(dir, which string, samples int) *exec.Cmd {
 	cmd := exec.Command("go", "test", "-run=^$", "-bench="+which, "-benchtime=2ms", "-count="+strconv.Itoa(samples), ".")
@@ -183,11 +193,7 @@ func progressElsewhere(t *testing.T, store string) (info annals.JournalInfo, key
 // and in the whole log each key is written once.
 func TestKilledHarnessRunsWhatIsMissing(t *testing.T) {
 	store, dir := filepath.Join(t.TempDir(), "data"), t.TempDir()
-	for name, text := range map[string]string{"go.mod": "module tiny\n\ngo 1.26\n", "tiny_test.go": benchPackage} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	writeBenchPackage(t, dir)
 	var kept []string
 	for i, last := range []string{"run C", "recorded D", "run E", ""} {
 		s := startHarness(t, store, dir, "6")
@@ -275,7 +281,9 @@ func annalsWith(t *testing.T, input []byte, args ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(exe)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, exe)
 	cmd.Args = append([]string{"annals"}, args...)
 	cmd.Stdin = bytes.NewReader(input)
 	var stderr bytes.Buffer

@@ -32,6 +32,7 @@ type tableGroup struct {
 type unitTable struct {
 	unit    string // tidied: sec/op, not ns/op
 	rows    []string
+	has     map[string]bool // of rows
 	samples map[cellAt][]float64
 	cells   map[cellAt]*tableCell
 }
@@ -133,10 +134,11 @@ func (t *tabulation) add(pkg, unit string, at cellAt, value float64) {
 	j := slices.IndexFunc(g.tables, func(u *unitTable) bool { return u.unit == unit })
 	if j < 0 {
 		j = len(g.tables)
-		g.tables = append(g.tables, &unitTable{unit: unit, samples: map[cellAt][]float64{}, cells: map[cellAt]*tableCell{}})
+		g.tables = append(g.tables, &unitTable{unit: unit, has: map[string]bool{}, samples: map[cellAt][]float64{}, cells: map[cellAt]*tableCell{}})
 	}
 	table := g.tables[j]
-	if !slices.Contains(table.rows, at.row) {
+	if !table.has[at.row] {
+		table.has[at.row] = true
 		table.rows = append(table.rows, at.row)
 	}
 	table.samples[at] = append(table.samples[at], value)

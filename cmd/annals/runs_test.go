@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/annalsdb/annals"
 )
@@ -115,6 +116,8 @@ func TestRunsAreAddedAsTheyCome(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { show.Process.Kill(); show.Wait() })
+	limit := time.AfterFunc(30*time.Second, func() { show.Process.Kill() })
+	defer limit.Stop()
 	shown := bufio.NewReader(out)
 	for i := 1; i <= 5; i++ {
 		line, err := shown.ReadString('\n')
@@ -140,7 +143,7 @@ func TestRunsAreAddedAsTheyCome(t *testing.T) {
 // untilRun waits until a run of the store has a result.
 func untilRun(t *testing.T, store string) {
 	t.Helper()
-	for t.Context().Err() == nil {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if r, err := annals.OpenReader(store, nil); err == nil {
 			for info := range annals.Journals(r) {
 				if info.Done > 0 {
@@ -151,6 +154,7 @@ func untilRun(t *testing.T, store string) {
 			r.Close()
 		}
 	}
+	t.Fatal("no result came within 30 s")
 }
 
 // A harness that has said how many results there will be need not be interrupted.
