@@ -20,6 +20,9 @@
 // tells where the newest record of each key lies; INDEX is the file that it is saved
 // in, a checkpoint of it.
 //
+// A Journal keeps the results of one run of a benchmark harness among the keys, one
+// result of each, so that a harness that was killed does only what is missing.
+//
 // # What is promised
 //
 // When a write returns nil under SyncAlways it survives process death, kernel

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -425,4 +426,42 @@ func TestForeignKeysAreNoJournals(t *testing.T) {
 		}
 	}
 	require.Equal(t, []string{"a"}, good)
+}
+
+// A full disk records nothing, and once there is room the same key can be recorded.
+// A failed sync leaves the outcome open, and the next Open decides it: what is done
+// stays done, all else can be recorded.
+func TestJournalAfterAFailedWrite(t *testing.T) {
+	hooks := newHookFS()
+	dir := t.TempDir() + "/store"
+	db := openDamaged(t, dir, &Options{FS: hooks})
+	j := journal(t, db, "n", nil)
+	set(&hooks.onWrite, func(string) error { return syscall.ENOSPC })
+	require.ErrorIs(t, j.Record("a", 1), syscall.ENOSPC)
+	done, err := j.Done("a")
+	require.NoError(t, err)
+	require.False(t, done)
+	set(&hooks.onWrite, nil)
+	require.NoError(t, j.Record("a", 2))
+
+	set(&hooks.onSync, func(string) error { return syscall.EIO })
+	err = j.Record("b", 1)
+	var failed *FailedError
+	require.ErrorAs(t, err, &failed)
+	require.True(t, failed.Unknown)
+	set(&hooks.onSync, nil)
+	require.ErrorIs(t, j.Record("c", 1), ErrFailed)
+	require.ErrorIs(t, db.Close(), ErrFailed)
+
+	db = openAt(t, dir, nil)
+	j = journal(t, db, "n", nil)
+	missing, err := j.Resume([]string{"a", "b", "c"})
+	require.NoError(t, err)
+	require.Contains(t, missing, "c")
+	require.NotContains(t, missing, "a")
+	for _, key := range missing {
+		require.NoError(t, j.Record(key, 3))
+	}
+	require.Len(t, recorded(t, &j.JournalReader), 3)
+	require.Equal(t, "a=2", recorded(t, &j.JournalReader)[0])
 }
