@@ -356,7 +356,7 @@ func TestReadersBesideAWriter(t *testing.T) {
 		t.Run(policy, func(t *testing.T) {
 			home := t.TempDir()
 			dir, noted := filepath.Join(home, "store"), filepath.Join(home, "durable")
-			require.NoError(t, os.WriteFile(noted, make([]byte, 8), 0o600))
+			require.NoError(t, os.WriteFile(noted, make([]byte, 8*wordCount), 0o600))
 			var readers []*process
 			for _, name := range []string{"watcher", "follower", "copier", "opener"} {
 				readers = append(readers, start(t, name, dir, noted))

@@ -2,12 +2,15 @@ package beside
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/annalsdb/annals/replace"
 )
@@ -17,12 +20,20 @@ import (
 // returned, not from the store.
 type witness struct {
 	replace.FS
-	words *replace.Words // the greatest number that is durable, for all processes
+	words *replace.Words // see below; all processes share them
 	never bool           // under SyncNever what is written may be seen
 
 	mu  sync.Mutex
 	own uint64 // the same of files that this process has only read, and synced
 }
+
+// The words that witnesses share.
+const (
+	durableWord = iota // the greatest number that is durable
+	segmentWord        // the segment that is being written
+	writerWord         // by which process
+	wordCount
+)
 
 // openWitness opens the file that witnesses share.
 func openWitness(path string) (*witness, error) {
@@ -30,13 +41,13 @@ func openWitness(path string) (*witness, error) {
 	if err != nil {
 		return nil, err
 	}
-	words, err := file.(replace.WordMapper).MapWords(0, 1)
+	words, err := file.(replace.WordMapper).MapWords(0, wordCount)
 	return &witness{FS: replace.OS, words: words}, err
 }
 
 // durable is the greatest number that may be seen.
 func (w *witness) durable() (uint64, error) {
-	n, err := w.words.Load(0)
+	n, err := w.words.Load(durableWord)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return max(n, w.own), err
@@ -49,7 +60,8 @@ func (w *witness) OpenFile(name string, flag int, perm fs.FileMode) (replace.Fil
 	if err != nil || !strings.HasSuffix(name, ".log") {
 		return file, err
 	}
-	return &witnessed{whole: file.(whole), w: w, reads: flag == os.O_RDONLY}, nil
+	number, err := strconv.ParseUint(strings.TrimSuffix(filepath.Base(name), ".log"), 10, 64)
+	return &witnessed{whole: file.(whole), w: w, number: number, reads: flag == os.O_RDONLY}, err
 }
 
 // whole is all that a file of the real file system can do.
@@ -62,8 +74,9 @@ type whole interface {
 
 type witnessed struct {
 	whole
-	w     *witness
-	reads bool
+	w      *witness
+	number uint64
+	reads  bool
 
 	mu      sync.Mutex
 	written uint64 // the greatest number in the file
@@ -72,8 +85,14 @@ type witnessed struct {
 func (f *witnessed) WriteAt(p []byte, off int64) (int, error) {
 	n, err := f.whole.WriteAt(p, off)
 	f.mu.Lock()
+	before := f.written
 	f.written = max(f.written, lastSeq(p[:n]))
+	growing := before != 0 && f.written > before
 	f.mu.Unlock()
+	if known, _ := f.w.words.Load(segmentWord); growing && f.number > known {
+		f.w.words.Store(writerWord, uint64(os.Getpid()))
+		f.w.words.Store(segmentWord, f.number)
+	}
 	if f.w.never && err == nil {
 		err = f.sync(func() error { return nil })
 	}
@@ -93,16 +112,37 @@ func (f *witnessed) sync(sync func() error) error {
 	if err := sync(); err != nil {
 		return err
 	}
+	if f.reads && f.beingWritten() {
+		return fmt.Errorf("a reader syncs segment %d under the writer's hands", f.number)
+	}
 	f.w.mu.Lock()
 	defer f.w.mu.Unlock()
 	if f.reads {
 		f.w.own = max(f.w.own, covered)
 		return nil
 	}
-	if before, err := f.w.words.Load(0); err != nil || before >= covered {
+	if before, err := f.w.words.Load(durableWord); err != nil || before >= covered {
 		return err
 	}
-	return f.w.words.Store(0, covered)
+	return f.w.words.Store(durableWord, covered)
+}
+
+// beingWritten tells whether the file's writer lives on: readers may sync a segment
+// only once it does not, since that would hold it up.
+func (f *witnessed) beingWritten() bool {
+	pid, _ := f.w.words.Load(writerWord)
+	if number, _ := f.w.words.Load(segmentWord); number != f.number {
+		return false
+	}
+	for range 10 { // one that was killed may take a moment to go
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		_, state, _ := strings.Cut(string(stat), ") ")
+		if err != nil || strings.HasPrefix(state, "Z") || strings.HasPrefix(state, "X") {
+			return false
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return true
 }
 
 // seen is the greatest number in a file that is only read.
