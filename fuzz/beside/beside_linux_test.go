@@ -322,7 +322,7 @@ type process struct {
 	out  *bufio.Scanner
 }
 
-func start(t *testing.T, name string, args ...string) *process {
+func startAs(t testing.TB, name string, args ...string) *process {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], args...)
 	cmd.Env = append(os.Environ(), childEnv+"="+name)
@@ -359,12 +359,12 @@ func TestReadersBesideAWriter(t *testing.T) {
 			require.NoError(t, os.WriteFile(noted, make([]byte, 8*wordCount), 0o600))
 			var readers []*process
 			for _, name := range []string{"watcher", "follower", "copier", "opener"} {
-				readers = append(readers, start(t, name, dir, noted))
+				readers = append(readers, startAs(t, name, dir, noted))
 			}
 			begun := time.Now()
 			kills, last := 0, uint64(0)
 			for time.Since(begun) < *besideFor {
-				writer := start(t, "writer", dir, noted, policy, "0")
+				writer := startAs(t, "writer", dir, noted, policy, "0")
 				time.AfterFunc(*besideFor/4, func() { writer.Process.Kill() })
 				acknowledged := writer.printed()
 				writer.Wait()
@@ -377,7 +377,7 @@ func TestReadersBesideAWriter(t *testing.T) {
 					time.Sleep(50 * time.Millisecond) // so that readers meet a store without a writer
 				}
 			}
-			writer := start(t, "writer", dir, noted, policy, "0")
+			writer := startAs(t, "writer", dir, noted, policy, "0")
 			time.Sleep(100 * time.Millisecond)
 			require.NoError(t, writer.in.Close())
 			last = writer.printed()
