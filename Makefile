@@ -50,8 +50,9 @@ faults: ## fail every operation of every workload in every way
 bench: ## the store beside its peers and the raw system calls; BENCH=quick or BENCH=large
 	cd bench && GOWORK=off go run . $(addprefix -,$(BENCH))
 
-kill: ## kill a writing process 2,000 times
+kill: ## kill a writing process 2,000 times, and an intake of a spool 1,000 times
 	go test ./fuzz -count=1 -v -run Kill -kill.rounds=2000 -timeout 60m
+	go test -C cmd/annals -count=1 -v -run KilledIntake -intake.kills=1000 -timeout 60m
 
 model: ## random operations against a map, options against each other, histories against porcupine: 100 times as many
 	cd fuzz/model && go test . -count=1 -v -rapid.checks=60000 -linear.histories=6000 -timeout 600m

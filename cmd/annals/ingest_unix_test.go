@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -56,7 +57,7 @@ func TestKilledIntakeIngestsEachItemOnce(t *testing.T) {
 	must(t, os.WriteFile(script, []byte(pageBlock(t, "python", "producer")), 0o600))
 	python := tool(t, "python3")
 	rnd := intakeRandom(t)
-	total := 0
+	total, atWork := 0, 0
 	for killed := 0; killed < *intakeKills; {
 		const items = 400
 		producer := exec.Command(python, script, spool, strconv.Itoa(items), strconv.Itoa(total))
@@ -71,13 +72,22 @@ func TestKilledIntakeIngestsEachItemOnce(t *testing.T) {
 			var said bytes.Buffer
 			intake.Stderr = &said
 			must(t, intake.Start())
-			time.Sleep(10*time.Millisecond + rand.N(60*time.Millisecond))
+			delay := 60 * time.Millisecond
+			if intakeUnderRace { // which makes its start take longer
+				delay *= 5
+			}
+			time.Sleep(10*time.Millisecond + rand.N(delay))
 			must(t, intake.Process.Signal(syscall.SIGKILL))
 			intake.Wait()
 			if said.Len() > 0 {
 				t.Fatalf("the intake says: %s", &said)
 			}
 			killed++
+			entries, err := os.ReadDir(spool)
+			must(t, err)
+			if strings.Contains(names(entries), takenPrefix) {
+				atWork++
+			}
 			select {
 			case err := <-ended:
 				if err != nil {
@@ -93,7 +103,10 @@ func TestKilledIntakeIngestsEachItemOnce(t *testing.T) {
 	}
 	out, err := annalsCommand(t, "ingest", store, spool, "--json").Output()
 	must(t, err)
-	t.Logf("%d items; the last intake: %s", total, bytes.TrimSpace(out))
+	t.Logf("%d items; %d of the kills came when items were taken; the last intake: %s", total, atWork, bytes.TrimSpace(out))
+	if atWork == 0 {
+		t.Error("no kill came when items were taken")
+	}
 	countSamples(t, store, total)
 	entries, err := os.ReadDir(spool)
 	must(t, err)

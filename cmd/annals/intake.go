@@ -471,7 +471,7 @@ func (in *intake) reject(taken string, reason error) error {
 	if err != nil {
 		return err
 	}
-	text := strings.TrimPrefix(reason.Error(), "annals: ")
+	text := failureText(reason)
 	err = replace.WriteFile(in.path(rejectedDir, name+".reason"), []byte(text+"\n"), replace.On(in.fsys), replace.Perm(0o644))
 	if err != nil {
 		return err
@@ -489,7 +489,7 @@ func (in *intake) reject(taken string, reason error) error {
 		return err
 	}
 	in.report.Rejected++
-	in.warn("rejected the item %s: %s", printable(name), plain(text))
+	in.warn("rejected the item %s: %s", printable(name), text)
 	return in.remove([]string{taken})
 }
 
