@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/annalsdb/annals"
+	"github.com/annalsdb/annals/fuzz/faultfs"
 	"github.com/annalsdb/annals/replace"
 	"github.com/shirou/gopsutil/v4/cpu"
 	"github.com/shirou/gopsutil/v4/disk"
@@ -246,6 +247,23 @@ func TestRecordEndsOnAFullDisk(t *testing.T) {
 	r.addSource(time.Millisecond, source{"s", func(time.Time) (measurement, error) { return reading{1}, nil }})
 	err = r.run(ctx)
 	if !isFull(err) || !strings.Contains(err.Error(), " samples could not be written, and 0 were dropped before: ") {
+		t.Errorf("it ends with %v", err)
+	}
+}
+
+// A store that has failed, here at an item of the spool, ends the recorder, so that who
+// has started it starts it again.
+func TestRecordEndsWithAStoreThatFailed(t *testing.T) {
+	f := spoolOf(t, 1)
+	store, err := annals.Open(memStore, &annals.Options{FS: f})
+	must(t, err)
+	defer store.Close()
+	in := &intake{store: store, fsys: f, spool: memSpool, maxValue: 1 << 20, warn: new(warnings).warn}
+	must(t, in.open())
+	defer in.close()
+	f.Inject(faultfs.FailAt(1, syscall.EIO, 0, true, faultfs.SyncData).Fault)
+	r := recorder{store: store, intake: in, warn: new(warnings).warn}
+	if err := r.run(t.Context()); !errors.Is(err, annals.ErrFailed) {
 		t.Errorf("it ends with %v", err)
 	}
 }

@@ -123,7 +123,7 @@ func (r *recorder) run(ctx context.Context) error {
 		sources.Go(func() { r.runInput(ctx) })
 	}
 	if r.intake != nil {
-		sources.Go(func() { r.runIntake(ctx) })
+		sources.Go(func() { r.runIntake(ctx, cancel) })
 	}
 	sources.Wait()
 	r.queue.close()
@@ -131,7 +131,7 @@ func (r *recorder) run(ctx context.Context) error {
 	if failure != nil {
 		return failure
 	}
-	if cause := context.Cause(ctx); cause == errNothingMeasured {
+	if cause := context.Cause(ctx); errors.Is(cause, errNothingMeasured) || errors.Is(cause, annals.ErrFailed) {
 		return cause
 	}
 	return nil
@@ -244,10 +244,14 @@ func (r *recorder) runInput(ctx context.Context) {
 
 // runIntake takes in items until ctx ends. They don't pass through the queue: what is
 // not ingested waits in the spool.
-func (r *recorder) runIntake(ctx context.Context) {
+func (r *recorder) runIntake(ctx context.Context, fail func(error)) {
 	const again = time.Second
 	for ctx.Err() == nil {
 		err := r.intake.run(ctx, true, 200*time.Millisecond)
+		if errors.Is(err, annals.ErrFailed) {
+			fail(err)
+			return
+		}
 		r.tell("spool", again, err)
 		select {
 		case <-ctx.Done():

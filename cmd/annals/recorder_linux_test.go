@@ -107,6 +107,69 @@ func TestRecorderGoesOnOnceThereIsRoom(t *testing.T) {
 	}
 }
 
+// onFullDisk mounts a small disk, takes most of its room, records until the disk is
+// full, makes room, records more, and copies the store away. It must run where it may
+// mount.
+const onFullDisk = `
+set -e
+annals=$1 disk=$2 said=$3 copy=$4
+mount -t tmpfs -o size=2m annals "$disk"
+echo mounted
+head -c 1800k /dev/zero > "$disk/ballast"
+: > "$said"
+(
+	seq -f '{"n":%.0f}' 1 20000
+	until grep -q 'the disk is full' "$said"; do sleep 0.05; done
+	seq -f '{"n":%.0f}' 20001 25000
+	rm "$disk/ballast"
+	until grep -q 'there is room again' "$said"; do sleep 0.05; done
+	seq -f '{"n":%.0f}' 25001 25100
+) | "$annals" record "$disk/d" --stdin s --queue 64KiB --segment-size 64KiB 2> "$said"
+"$annals" verify "$disk/d" > /dev/null
+cp -r "$disk/d" "$copy"
+`
+
+// The same on a disk that is really full.
+func TestRecorderOnAFullDiskGoesOnOnceThereIsRoom(t *testing.T) {
+	dir := t.TempDir()
+	script, disk, said, copied, exe := filepath.Join(dir, "script"), filepath.Join(dir, "disk"), filepath.Join(dir, "said"), filepath.Join(dir, "copy"), filepath.Join(dir, "annals")
+	must(t, os.WriteFile(script, []byte(onFullDisk), 0o600))
+	must(t, os.Mkdir(disk, 0o700))
+	self, err := os.Executable()
+	must(t, err)
+	must(t, os.Symlink(self, exe))
+	args := []string{"--mount", "sh", script, exe, disk, said, copied}
+	if os.Getuid() != 0 {
+		args = append([]string{"--user", "--map-root-user"}, args...)
+	}
+	run := exec.Command(tool(t, "unshare"), args...)
+	out := runFor(t, run, time.Minute)
+	if !strings.HasPrefix(out, "mounted\n") {
+		t.Skipf("NOT CHECKED, a limit to the size of files is tried instead: a tmpfs may not be mounted: %s", out)
+	}
+	text, err := os.ReadFile(said)
+	must(t, err)
+	if list := strings.Split(strings.TrimSpace(string(text)), "\n"); !run.ProcessState.Success() || len(list) != 2 || !strings.Contains(list[0], "no space left on device") {
+		t.Errorf("%v: %s; it said %q", run.ProcessState, out, list)
+	}
+	store, err := annals.Open(copied, nil)
+	must(t, err)
+	defer store.Close()
+	checkGaps(t, store, 1, 25100, true)
+}
+
+// runFor runs a command that is killed after some time, and returns what it prints.
+func runFor(t *testing.T, cmd *exec.Cmd, limit time.Duration) string {
+	t.Helper()
+	timer := time.AfterFunc(limit, func() { cmd.Process.Kill() })
+	defer timer.Stop()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Logf("%v", err)
+	}
+	return string(out)
+}
+
 // A recorder that is stopped, or killed, and started again goes on with the next
 // number. SIGTERM and SIGINT are a clean stop.
 func TestARestartLeavesNoGap(t *testing.T) {
