@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
@@ -63,13 +64,17 @@ func (rep *report) draw(dir string) error {
 // is 1.
 func chart(path, title string, rows []row) error {
 	p := plot.New()
-	p.BackgroundColor = color.Transparent
+	p.BackgroundColor = nil // transparent is no color that SVG can spell
 	p.Title.Text = title
 	p.X.Label.Text = "annals = 1, to the right is faster"
 	for _, style := range []*color.Color{&p.Title.TextStyle.Color, &p.X.Label.TextStyle.Color, &p.X.Tick.Label.Color,
 		&p.Y.Tick.Label.Color, &p.X.Color, &p.Y.Color, &p.X.Tick.Color, &p.Y.Tick.Color} {
 		*style = grey
 	}
+	for _, f := range []*font.Font{&p.Title.TextStyle.Font, &p.X.Label.TextStyle.Font, &p.X.Tick.Label.Font, &p.Y.Tick.Label.Font} {
+		f.Typeface, f.Variant = "Liberation", "Sans"
+	}
+	p.Title.Padding = 4 * vg.Millimeter
 	var names []string
 	at := 0.0
 	for i := len(rows) - 1; i >= 0; i-- {
@@ -86,7 +91,7 @@ func chart(path, title string, rows []row) error {
 	if _, err := w.WriteTo(&svg); err != nil {
 		return err
 	}
-	return replace.WriteFile(path, []byte(svg.String()), replace.Perm(0o644))
+	return replace.WriteFile(path, []byte(strings.ReplaceAll(svg.String(), "font-family:Liberation Sans;", "font-family:Liberation Sans,Arial,Helvetica,sans-serif;")), replace.Perm(0o644))
 }
 
 func addBars(p *plot.Plot, r *row, at float64, names []string) (float64, []string) {
@@ -105,12 +110,13 @@ func addBars(p *plot.Plot, r *row, at float64, names []string) (float64, []strin
 			bar.Color = amber
 		}
 		p.Add(bar)
-		names = append(names, name)
+		names = append(names, "  "+name+" ") // room for a font that is wider than the one here
 		at++
 	}
 	labels, err := plotter.NewLabels(plotter.XYLabels{XYs: []plotter.XY{{X: 0, Y: at}}, Labels: []string{r.workload}})
 	if err == nil {
 		labels.TextStyle[0].Color, labels.TextStyle[0].YAlign = blue, draw.YCenter
+		labels.TextStyle[0].Font.Variant = "Sans"
 		p.Add(labels)
 	}
 	return at + 1, append(names, "")
