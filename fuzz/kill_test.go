@@ -32,7 +32,11 @@ const childEnv = "ANNALS_KILL_CHILD"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childEnv); dir != "" {
-		if err := writeUntilKilled(dir, os.Getenv("ANNALS_KILL_POLICY")); err != nil {
+		work := writeUntilKilled
+		if os.Getenv(journalEnv) != "" {
+			work = recordUntilKilled
+		}
+		if err := work(dir, os.Getenv("ANNALS_KILL_POLICY")); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
