@@ -312,7 +312,7 @@ func (c *chunk) read(s *Snapshot) {
 	c.plan(s)
 	c.copyMapped()
 	for i := range c.mapped {
-		c.place(&c.mapped[i], c.mapped[i].n)
+		c.place(&c.mapped[i])
 	}
 	for i := range c.others {
 		if c.stopped != nil && c.stopped.Load() {
@@ -390,24 +390,31 @@ func (c *chunk) copyMapped() {
 // readOther reads a stretch from its file.
 func (c *chunk) readOther(s *Snapshot, t *stretch) {
 	if t.size > chunkBytes+maxDesk {
-		c.readAlone(s, t, 0)
+		c.readAlone(s, t.f, t.first, t.n)
 		return
 	}
 	n, err := t.f.ReadAt(c.lines[t.at:t.at+t.size], t.start)
 	if err == nil {
-		c.place(t, t.n)
+		c.place(t)
 		return
 	}
-	whole := 0
-	for ; whole < t.n && int(c.entries[t.first+whole].Offset)+int(c.entries[t.first+whole].Len)-int(t.start) <= n; whole++ {
+	for i := t.first; i < t.first+t.n; i++ {
+		e := &c.entries[i]
+		at := int(int64(e.Offset) - t.start)
+		switch end := at + int(e.Len); {
+		case end <= n:
+			c.rows[i].line = c.lines[t.at+at : t.at+end]
+		case at <= n: // this is the line that can't be read
+			c.rows[i] = row{err: s.core.readError(t.f, *e, err), owned: true}
+		default:
+			c.readAlone(s, t.f, i, 1)
+		}
 	}
-	c.place(t, whole)
-	c.readAlone(s, t, whole)
 }
 
-// place tells the first n rows of a stretch where their lines are.
-func (c *chunk) place(t *stretch, n int) {
-	for i := t.first; i < t.first+n; i++ {
+// place tells the rows of a stretch where their lines are.
+func (c *chunk) place(t *stretch) {
+	for i := t.first; i < t.first+t.n; i++ {
 		e := &c.entries[i]
 		at := t.at + int(int64(e.Offset)-t.start)
 		c.rows[i].line = c.lines[at : at+int(e.Len)]
@@ -432,13 +439,13 @@ func (c *chunk) decode(s *Snapshot) {
 	}
 }
 
-// readAlone reads the rows of a stretch from number i on one by one.
-func (c *chunk) readAlone(s *Snapshot, t *stretch, i int) {
+// readAlone reads n rows from number i on one by one.
+func (c *chunk) readAlone(s *Snapshot, f *segmentFile, i, n int) {
 	d := desks.Get().(*desk)
 	defer desks.Put(d)
-	for ; i < t.n; i++ {
-		entry, err := s.core.read(t.f, c.entries[t.first+i], d)
-		c.rows[t.first+i] = row{value: entry.Value, owned: true, err: err}
+	for last := i + n; i < last; i++ {
+		entry, err := s.core.read(f, c.entries[i], d)
+		c.rows[i] = row{value: entry.Value, owned: true, err: err}
 	}
 }
 
