@@ -52,7 +52,7 @@ func TestWhatACommandPrintsBecomesSamples(t *testing.T) {
 // What a command has started is killed with it.
 func TestNothingOfACommandIsLeft(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "alive")
-	c := execSource{series: "s", line: "(while :; do echo x >> " + file + "; sleep 0.05; done) & sleep 60", every: 300 * time.Millisecond}
+	c := execSource{series: "s", line: "(while :; do echo x >> " + file + "; sleep 0.05; done) & sleep 60", every: time.Second}
 	if _, err := c.run(t.Context()); err == nil {
 		t.Fatal("it ended by itself")
 	}
@@ -79,13 +79,13 @@ func TestOneSourceDoesNotStopAnother(t *testing.T) {
 	good := 0
 	r := recorder{store: store, warn: told.warn, commands: []*execSource{
 		{"hangs", "sleep 60", 150 * time.Millisecond},
-		{"fails", "echo broken >&2; exit 1", 100 * time.Millisecond},
-		{"good", "echo 1", 100 * time.Millisecond},
+		{"fails", "echo broken >&2; exit 1", time.Second},
+		{"good", "echo 1", time.Second},
 	}, input: strings.NewReader("a line\n{\"n\":1}\n"), series: "lines"}
 	r.addSource(20*time.Millisecond, source{"beat", func(time.Time) (measurement, error) { return reading{1}, nil }})
 	r.onTick = func(k tick) {
 		if len(k.shown) == 1 && k.shown[0] == "good 1" {
-			if good++; good == 10 {
+			if good++; good == 3 {
 				cancel()
 			}
 		}
@@ -93,7 +93,7 @@ func TestOneSourceDoesNotStopAnother(t *testing.T) {
 	must(t, r.run(ctx))
 	list := told.all()
 	slices.Sort(list)
-	if len(list) != 3 || list[0] != "no fails is recorded while this lasts: exit status 1: broken; it is tried again every 100ms" ||
+	if len(list) != 3 || list[0] != "no fails is recorded while this lasts: exit status 1: broken; it is tried again every 1s" ||
 		!strings.HasPrefix(list[1], "no hangs is recorded while this lasts: it took longer than its interval of 150ms, and was killed") ||
 		list[2] != "standard input has ended; nothing more comes to lines" {
 		t.Errorf("warnings: %q", list)
