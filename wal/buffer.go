@@ -119,10 +119,19 @@ func (l *Log) flush() bool {
 	more := len(l.mu.buffer) > 0 && l.mu.failure == nil
 	early := len(l.mu.buffer) == 1 && l.mu.buffered < fullBuffer && !l.mu.closed && !l.mu.buffer[0].sync
 	l.mu.Unlock()
+	if early {
+		l.linger()
+	}
+	l.mu.Lock()
+	if early && l.mu.closed && len(l.mu.cuts) == 0 {
+		// Close writes the rest itself, and so is told if that fails.
+		defer l.mu.Unlock()
+		l.mu.owned = false
+		l.room.Broadcast()
+		return false
+	}
+	l.mu.Unlock()
 	if more {
-		if early {
-			l.linger()
-		}
 		_ = l.flushOne() // a failure is kept in stuck
 	}
 	l.mu.Lock()
