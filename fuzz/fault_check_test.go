@@ -37,6 +37,7 @@ var faultPardons = []faultPardon{
 	{"Put Delete Apply Append Update time.Sleep", faultNotSync, "", true, "what is buffered is written again"},
 	{"Compact Put time.Sleep", faultKinds(faultfs.Remove), "log", false, "the next Open removes what compaction has left"},
 	{"Compact Put time.Sleep", faultKinds(faultfs.Close), "log", false, "Close tells: what compaction is done with was only read, or synced before"},
+	{"Verify", faultKinds(faultfs.Lstat, faultfs.Open, faultfs.Stat, faultfs.Read, faultfs.Close), "LOCK", false, "a writer may be there or not: segments are judged alike"},
 	{"copy", faultKinds(faultfs.Link), "copied log", false, "what can't be linked is copied"},
 	{"copy Repair", faultKinds(faultfs.Close), "", false, "it was only read"},
 	{"Repair", faultKinds(faultfs.Lstat, faultfs.Read), "", false, "what can't be read is read again, and is listed; sizes are for progress only"},
@@ -230,7 +231,8 @@ func (r *faultRun) closeStore() {
 // with: what only Close can tell.
 func (r *faultRun) closeFailed() bool {
 	_, op := r.inject.met()
-	return faultFileClass(op.Path) == "log" && (op.Kind == faultfs.Close || r.c.mode != faultOnce)
+	first := faultFileClass(op.Path)
+	return first == "log" && op.Kind == faultfs.Close || (first == "log" || first == "LOCK") && r.c.mode != faultOnce
 }
 
 // restart opens the store as the next process finds it, and crashes that: what it
