@@ -126,6 +126,10 @@ func (p *pause) next(moved, failed bool) bool {
 	case d < lookOften:
 		p.delay *= 2
 	}
+	if d < time.Millisecond {
+		replace.Nap(d)
+		d = 0
+	}
 	return p.sleep(d)
 }
 

@@ -48,3 +48,10 @@ func (n *inotify) Wait(d time.Duration) (bool, error) {
 
 // Close implements [Notices].
 func (n *inotify) Close() error { return n.file.Close() }
+
+// Nap sleeps for a short while. A goroutine's timer is no finer than a millisecond
+// where the process is idle; the kernel's is.
+func Nap(d time.Duration) {
+	ts := unix.NsecToTimespec(d.Nanoseconds())
+	_ = unix.Nanosleep(&ts, nil) // a signal ends it early, and whoever naps looks again
+}
