@@ -23,9 +23,11 @@ type follower struct {
 // How a follower looks for news. It is woken when something is written to the
 // directory: that is before the sync, so it looks again, at growing intervals, until
 // the number that is durable has moved. A busy writer would wake it for each batch: it
-// pauses after it has shown something, and takes what has come meanwhile at once.
+// pauses after it has shown something, longer while there is news each time, and takes
+// what has come meanwhile at once.
 const (
-	followPause = 2 * time.Millisecond
+	followPause = time.Millisecond
+	longPause   = 5 * time.Millisecond
 	lookFirst   = 50 * time.Microsecond
 	lookOften   = 10 * time.Millisecond
 	lookFor     = time.Second // so long after a write that has not shown anything yet
@@ -102,6 +104,7 @@ type pause struct {
 	wake   replace.Notices
 	delay  time.Duration // until the next look
 	since  time.Time     // of the first look that found nothing
+	busy   time.Duration // the pause, while each look finds something
 	failed time.Duration
 }
 
@@ -114,9 +117,10 @@ func (p *pause) next(moved, failed bool) bool {
 		return p.sleep(p.failed)
 	case moved:
 		p.delay, p.failed = 0, 0
-		return p.sleep(followPause)
+		p.busy = min(max(p.busy*3/2, followPause), longPause)
+		return p.sleep(p.busy)
 	case p.delay == 0: // nothing is known to be under way
-		p.failed = 0
+		p.failed, p.busy = 0, 0
 		return p.rest()
 	}
 	d := p.delay
