@@ -223,14 +223,14 @@ func (l *Log) hasten() {
 	t.hastened = t.end
 }
 
-// syncedLazily tells that all that is written is durable: first to others, who must
-// know it before a compaction that waited for it in Sync drops anything on its account.
+// syncedLazily tells that all that is written is durable.
 func (l *Log) syncedLazily() {
 	if !l.lazy() || l.durable.Load() >= l.tail.last {
 		return
 	}
-	l.opts.Host.Published(l.tail.last)
 	l.durable.Store(l.tail.last)
+	l.opts.Host.Published(l.tail.last)
+	l.told.Store(l.tail.last)
 	l.mu.Lock()
 	l.signalLocked()
 	l.mu.Unlock()
@@ -272,7 +272,7 @@ func (l *Log) Sync(ctx context.Context) (seq uint64, err error) {
 		return l.Durable(), nil
 	}
 	defer l.mu.Unlock()
-	for l.durable.Load() < target {
+	for l.settled() < target {
 		if l.mu.failure != nil {
 			return 0, &FailedError{Unknown: true, Err: l.mu.failure}
 		}
@@ -283,7 +283,7 @@ func (l *Log) Sync(ctx context.Context) (seq uint64, err error) {
 			l.mu.progress = make(chan struct{})
 		}
 		progress := l.mu.progress
-		if l.durable.Load() >= target {
+		if l.settled() >= target {
 			break
 		}
 		l.mu.Unlock()
@@ -298,6 +298,16 @@ func (l *Log) Sync(ctx context.Context) (seq uint64, err error) {
 		}
 	}
 	return l.durable.Load(), nil
+}
+
+// settled is the number up to which every record is durable, and others know it: what
+// a compaction drops because of a record that it has waited for, readers in other
+// processes must not miss before they may see that record.
+func (l *Log) settled() uint64 {
+	if l.lazy() {
+		return l.told.Load()
+	}
+	return l.durable.Load()
 }
 
 // urgeLocked has the buffer written and synced now.

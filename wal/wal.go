@@ -147,6 +147,7 @@ type Log struct {
 	}
 	room    sync.Cond // on mu: queued or buffered went down, or the owner stopped
 	durable atomic.Uint64
+	told    atomic.Uint64 // durable, once Host.Published was called; where commits are visible before
 	waiting atomic.Int64 // len(mu.queue)
 
 	tail      tail      // belongs to the owner
@@ -167,6 +168,7 @@ func New(opts Options) *Log {
 	l.room.L = &l.mu
 	l.mu.next = opts.Seq
 	l.durable.Store(opts.Seq - 1)
+	l.told.Store(opts.Seq - 1)
 	return l
 }
 
