@@ -7,9 +7,10 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 DEMO        := demo
 FUZZTIME    := 60s
 SOAK        := 8h
+READERS     := 60s
 export GOFLAGS := -buildvcs=false
 
-.PHONY: help run build test check race slow cross crash deepcrash bench kill mutants model soak fuzz cover clean vuln system damage faults
+.PHONY: help run build test check race slow cross crash deepcrash bench kill mutants model soak readers fuzz cover clean vuln system damage faults
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -57,7 +58,10 @@ kill: ## kill a writing process 2,000 times, and an intake of a spool 1,000 time
 model: ## random operations against a map, options against each other, histories against porcupine: 100 times as many
 	cd fuzz/model && go test . -count=1 -v -rapid.checks=60000 -linear.histories=6000 -timeout 600m
 
-soak: ## mixed load with faults, crashes and backups under the race detector for SOAK
+readers: ## four reader processes beside a writer that is killed, READERS long for each policy; how soon they see, and what they cost
+	go test ./fuzz/beside -count=1 -v -beside.for=$(READERS) -bench . -benchtime 1x -timeout 0
+
+soak: readers ## the readers for READERS, then mixed load with faults, crashes and backups under the race detector for SOAK
 	go test ./fuzz -race -count=1 -v -run Soak -soak=$(SOAK) -timeout 0
 
 mutants: ## put known bugs into the store, one at a time: the test for each must fail

@@ -437,6 +437,74 @@ func ExampleOpenReader() {
 	// Output: 1 <nil>
 }
 
+// A reader follows what a writer does, in this process or in another.
+func ExampleReader_Watch() {
+	dir, err := os.MkdirTemp("", "annals")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	dir = filepath.Join(dir, "data")
+	db, err := annals.Open(dir, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer db.Close()
+
+	r, err := annals.OpenReader(dir, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer r.Close()
+	go func() {
+		db.Put("a", []byte("1"))
+		db.Put("b", []byte("2"))
+	}()
+	for rec, err := range r.Watch(context.Background(), 1) { // once each, in order, when it is durable
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%d %s=%s\n", rec.Seq, rec.Key, rec.Value)
+		if rec.Seq == 2 {
+			break
+		}
+	}
+	v, err := r.Get("b")
+	fmt.Println(string(v), err)
+	// Output:
+	// 1 a=1
+	// 2 b=2
+	// 2 <nil>
+}
+
+func ExampleReader_Refresh() {
+	dir, err := os.MkdirTemp("", "annals")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	dir = filepath.Join(dir, "data")
+	db, err := annals.Open(dir, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer db.Close()
+	db.Put("a", []byte("1"))
+	r, err := annals.OpenReader(dir, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer r.Close()
+	db.Put("a", []byte("2"))
+	before, _ := r.Get("a")
+	if err := r.Refresh(); err != nil { // or ReaderOptions.Follow
+		log.Fatal(err)
+	}
+	after, _ := r.Get("a")
+	fmt.Println(string(before), string(after))
+	// Output: 1 2
+}
+
 func ExampleVerify() {
 	dir, err := os.MkdirTemp("", "annals")
 	if err != nil {

@@ -148,7 +148,7 @@ type Log struct {
 	room    sync.Cond // on mu: queued or buffered went down, or the owner stopped
 	durable atomic.Uint64
 	told    atomic.Uint64 // durable, once Host.Published was called; where commits are visible before
-	waiting atomic.Int64 // len(mu.queue)
+	waiting atomic.Int64  // len(mu.queue)
 
 	tail      tail      // belongs to the owner
 	expected  int       // commits that are likely to come soon; the owner's
