@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -65,6 +66,9 @@ type checkpoints struct {
 	patchy []uint64 // segments with damage: the next Open reads them too, to tell it
 	wait   int      // changes that there must be after a failure, before another try
 	sealed uint64   // the greatest number in the segments that INDEX stands for; guarded by job
+
+	exists   bool // there is an INDEX; guarded by job
+	retiring bool // it has an open Retirement; guarded by job
 }
 
 func (s *Store) startCheckpoints() {
@@ -233,6 +237,7 @@ func (s *Store) checkpoint(ctx context.Context) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	s.checkpoints.exists, s.checkpoints.retiring = true, s.checkpoints.retiring || frozen.Retiring() // from here on it may be there
 	if err := p.Commit(); err != nil {
 		if unsynced := (*replace.SyncError)(nil); errors.As(err, &unsynced) && unsynced.Unknown {
 			s.log.Fail(err) // the directory is the log's too, and only one caller is told
@@ -244,8 +249,22 @@ func (s *Store) checkpoint(ctx context.Context) (err error) {
 		return s.indexError(err)
 	}
 	frozen.Adopt(table)
-	s.checkpoints.sealed = lastOf(&m, head.Segments)
+	s.checkpoints.sealed, s.checkpoints.retiring = lastOf(&m, head.Segments), frozen.Retiring()
 	s.opts.Logger.Debug("annals: index saved", "dir", s.dir, "entries", table.Len(), "last", head.Last)
+	return nil
+}
+
+// removeIndex removes INDEX, so that the next Open reads the log.
+func (s *Store) removeIndex() error {
+	err := s.opts.FS.Remove(filepath.Join(s.dir, indexName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := s.opts.FS.SyncDir(s.dir); err != nil {
+		// The directory is the log's too, and only one caller is told.
+		return &replace.SyncError{Path: s.dir, Err: err}
+	}
+	s.checkpoints.exists, s.checkpoints.retiring, s.checkpoints.sealed = false, false, 0
 	return nil
 }
 

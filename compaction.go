@@ -1,6 +1,7 @@
 package annals
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,8 @@ type compaction struct {
 	stats CompactionStats
 
 	brake brake
+
+	retention *retention
 }
 
 const (
@@ -99,6 +102,10 @@ func (s *Store) compactNext(rest bool) (done bool, err error) {
 	c := &s.compaction
 	c.job.Lock()
 	defer c.job.Unlock()
+	atRate := throttle(func() float64 { return float64(s.opts.Compaction.Rate) })
+	if _, err := s.retain(c.ctx, atRate, false); err != nil {
+		return false, err
+	}
 	b := s.balance()
 	p := s.cleaning(b, rest)
 	stats := s.segmentStats()
@@ -133,6 +140,7 @@ func (s *Store) segmentStats() (stats []compact.Stat) {
 		return nil
 	}
 	defer v.release()
+	retirable := s.compaction.retention.garbage()
 	m := s.manifest.copy()
 	for i := range m.Sealed {
 		f := &m.Sealed[i]
@@ -143,7 +151,7 @@ func (s *Store) segmentStats() (stats []compact.Stat) {
 		u := s.index.Usage(f.Segment)
 		stat := compact.Stat{
 			Segment: f.Segment, First: f.First, Last: f.Last, Bytes: f.Bytes - file.header,
-			Live: u.Entries + u.Samples, Held: u.Tombstones,
+			Live: u.Entries + u.Samples - min(retirable[f.Segment], u.Samples), Held: u.Tombstones,
 		}
 		if u.Expiring > 0 && u.LatestExpiry+s.opts.Compaction.Grace.Microseconds() < now {
 			stat.Live -= u.Expiring
@@ -155,8 +163,8 @@ func (s *Store) segmentStats() (stats []compact.Stat) {
 }
 
 // Compact rewrites all segments at once, the one being written included, so that
-// only what is alive is left, in the order of keys. What Options.History keeps is
-// left alone. It goes on beside reads and writes; ctx stops it, with nothing
+// only what is alive is left, in the order of keys. Samples that may go by
+// Options.Retention do. What Options.History keeps is left alone. It goes on beside reads and writes; ctx stops it, with nothing
 // changed. progress, if not nil, is called now and then with bytes.
 func (s *Store) Compact(ctx context.Context, progress func(done, total int64)) (CompactStats, error) {
 	s.compaction.job.Lock()
@@ -170,6 +178,13 @@ func (s *Store) Compact(ctx context.Context, progress func(done, total int64)) (
 	if err := s.log.Rotate(ctx); err != nil {
 		return CompactStats{}, err
 	}
+	unlinked, err := s.retain(ctx, func(ctx context.Context, _ int) error { return cmp.Or(ctx.Err(), s.compaction.ctx.Err()) }, true)
+	if err != nil && s.compaction.ctx.Err() != nil {
+		return unlinked, ErrClosed
+	}
+	if err != nil {
+		return unlinked, err
+	}
 	v := s.files.acquire()
 	if v == nil {
 		return CompactStats{}, ErrClosed
@@ -177,19 +192,21 @@ func (s *Store) Compact(ctx context.Context, progress func(done, total int64)) (
 	defer v.release()
 	var inputs []uint64
 	var total int64
+	retirable := s.compaction.retention.garbage()
 	settled := true
 	m := s.manifest.copy()
 	for i := range m.Sealed {
 		if f := &m.Sealed[i]; f.Last < s.keepFrom() {
 			inputs = append(inputs, f.Segment)
 			total += f.Bytes
-			settled = settled && s.settled(v, f)
+			settled = settled && s.settled(v, f) && retirable[f.Segment] == 0
 		}
 	}
 	if settled {
-		return CompactStats{}, nil
+		return unlinked, nil
 	}
-	return s.compactLocked(ctx, inputs, pace(4*total, progress), true)
+	stats, err := s.compactLocked(ctx, inputs, pace(4*total, progress), true)
+	return stats.and(unlinked), err
 }
 
 // pace reports progress: bytes are read, copied, read again and moved.
@@ -232,7 +249,8 @@ func (s *Store) compactLocked(ctx context.Context, inputs []uint64, pace func(co
 	}
 	defer v.release()
 	var lost atomic.Pointer[error]
-	job, footers, err := s.plan(v, inputs, &lost)
+	gone := &retiring{gone: map[string]index.Gone{}}
+	job, footers, err := s.plan(v, inputs, &lost, gone)
 	if err != nil || len(footers) == 0 {
 		return stats, err
 	}
@@ -255,11 +273,12 @@ func (s *Store) compactLocked(ctx context.Context, inputs []uint64, pace func(co
 		return stats, s.abandon(result, nil, *err)
 	}
 	stats = statsOf(footers, result)
-	return stats, s.adopt(ctx, footers, result, copied.all, pace)
+	stats.Retired, stats.RetiredBytes = gone.sum()
+	return stats, s.adopt(ctx, footers, result, copied.all, gone.gone, pace)
 }
 
 // plan makes a job of the inputs that are still there.
-func (s *Store) plan(v *version, inputs []uint64, lost *atomic.Pointer[error]) (*compact.Job, []segment.Footer, error) {
+func (s *Store) plan(v *version, inputs []uint64, lost *atomic.Pointer[error], gone *retiring) (*compact.Job, []segment.Footer, error) {
 	m := s.manifest.copy()
 	slices.SortFunc(m.Sealed, func(a, b segment.Footer) int { return int(int64(a.First) - int64(b.First)) })
 	job := &compact.Job{
@@ -284,19 +303,26 @@ func (s *Store) plan(v *version, inputs []uint64, lost *atomic.Pointer[error]) (
 		footers = append(footers, *f)
 		apart = false
 	}
-	job.Judge = s.judge(outside, lost)
+	job.Judge = s.judge(outside, lost, gone)
 	return job, footers, nil
 }
 
 // judge returns what becomes of a record. A tombstone, or a key that expired, may
 // go only when no segment outside the inputs can hold an older record of the key:
 // none begins below its number. lost is set if the index can't tell: then the job
-// must come to nothing. Lines are judged by several goroutines.
-func (s *Store) judge(outside uint64, lost *atomic.Pointer[error]) func(*segment.View, string) compact.Verdict {
+// must come to nothing. A sample goes if Options.Retention says so, and gone counts it.
+// Lines are judged by several goroutines.
+func (s *Store) judge(outside uint64, lost *atomic.Pointer[error], gone *retiring) func(*segment.Line, string) compact.Verdict {
 	grace := s.opts.Compaction.Grace.Microseconds()
 	now := s.clock.trusted(s.opts.Compaction.Grace)
-	return func(v *segment.View, name string) compact.Verdict {
+	mayGo := s.compaction.retention.judge(now)
+	return func(l *segment.Line, name string) compact.Verdict {
+		v := &l.View
 		if v.Kind == segment.Sample {
+			if mayGo(v, name) {
+				gone.add(name, l.Size)
+				return compact.Drop
+			}
 			return compact.Keep
 		}
 		e, alive, err := s.index.Get(name)
@@ -322,7 +348,7 @@ func (s *Store) judge(outside uint64, lost *atomic.Pointer[error]) func(*segment
 
 // adopt puts the outputs in the place of the inputs: steps 5 to 8 of package
 // compact.
-func (s *Store) adopt(ctx context.Context, footers []segment.Footer, result *compact.Result, copied []*index.Stretch, pace func(context.Context, int) error) error {
+func (s *Store) adopt(ctx context.Context, footers []segment.Footer, result *compact.Result, copied []*index.Stretch, gone map[string]index.Gone, pace func(context.Context, int) error) error {
 	var inputs []uint64
 	for i := range footers {
 		inputs = append(inputs, footers[i].Segment)
@@ -330,6 +356,13 @@ func (s *Store) adopt(ctx context.Context, footers []segment.Footer, result *com
 	outputs, err := s.openOutputs(result)
 	if err == nil {
 		_, err = s.log.Sync(ctx) // 5
+	}
+	var retired *index.Retirement
+	if len(gone) > 0 {
+		retired = &index.Retirement{Inputs: inputs, Gone: gone}
+	}
+	if err == nil {
+		err = s.saveRetirement(ctx, retired)
 	}
 	s.checkpoints.adopt.Lock()
 	defer s.checkpoints.adopt.Unlock()
@@ -345,10 +378,16 @@ func (s *Store) adopt(ctx context.Context, footers []segment.Footer, result *com
 		})
 	}
 	if err != nil {
+		s.index.Retiring(nil)
 		return s.abandon(result, outputs, err)
 	}
 	s.files.add(outputs...)
-	if err := s.moveEntries(inputs, result, outputs, copied, func(n int) { _ = pace(ctx, n) }); err != nil { // 7
+	err = s.moveEntries(inputs, result, outputs, copied, func(n int) { _ = pace(ctx, n) }) // 7
+	if retired != nil {
+		s.index.Retired(retired)
+	}
+	s.compaction.retention.forget(inputs)
+	if err != nil {
 		// The index points to inputs still, which stay readable. The outputs hold the
 		// same records, so the next compaction of them moves what is left. Until the
 		// store is opened again the index must not be saved: it knows too little of them.
@@ -486,6 +525,20 @@ func statsOf(inputs []segment.Footer, result *compact.Result) CompactStats {
 	return st
 }
 
+// and adds up two jobs.
+func (st CompactStats) and(other CompactStats) CompactStats {
+	st.Inputs += other.Inputs
+	st.Outputs += other.Outputs
+	st.Before += other.Before
+	st.After += other.After
+	st.Kept += other.Kept
+	st.Dropped += other.Dropped
+	st.Retired += other.Retired
+	st.RetiredBytes += other.RetiredBytes
+	st.Unlinked += other.Unlinked
+	return st
+}
+
 func (c *compaction) note(edit func(*CompactionStats)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -504,6 +557,9 @@ func (st *CompactionStats) add(job CompactStats, err error) {
 	st.Read += job.Before
 	st.Written += job.After
 	st.Reclaimed += job.Before - job.After
+	st.Retired += uint64(job.Retired)
+	st.RetiredBytes += job.RetiredBytes
+	st.Unlinked += uint64(job.Unlinked)
 	st.LastError = ""
 }
 
@@ -514,6 +570,6 @@ func (s *Store) logCompaction(stats CompactStats, err error) {
 		s.opts.Logger.Warn("annals: compaction stopped, nothing was changed", "dir", s.dir, "err", err)
 	default:
 		s.opts.Logger.Info("annals: compacted", "dir", s.dir, "inputs", stats.Inputs, "outputs", stats.Outputs,
-			"before", stats.Before, "after", stats.After, "dropped", stats.Dropped)
+			"before", stats.Before, "after", stats.After, "dropped", stats.Dropped, "retired", stats.Retired)
 	}
 }

@@ -356,6 +356,37 @@ func ExampleStore_Compact() {
 
 // A store saves its index by itself. Before a planned kill, or for a copy of the
 // directory that opens at once, it can be told to.
+// Of each series the last three samples stay, of "audit" all. A store does this by
+// itself when it is worth it; Compact does it at once.
+func ExampleRetention() {
+	dir, err := os.MkdirTemp("", "annals-example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	db, err := annals.Open(filepath.Join(dir, "data"), &annals.Options{Retention: annals.Retention{
+		Default: annals.Limits{Count: 3}, // or Age: 30 * 24 * time.Hour, or Bytes: 1 << 20
+		Series:  map[string]annals.Limits{"audit": {}},
+	}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer db.Close()
+	for i := range 10 {
+		db.Append("load", []byte(fmt.Sprint(i)))
+		db.Append("audit", []byte(fmt.Sprint(i)))
+	}
+	stats, err := db.Compact(context.Background(), nil)
+	fmt.Println("gone:", stats.Retired, err)
+	for info := range db.Series() {
+		fmt.Println(info.Name, info.Samples)
+	}
+	// Output:
+	// gone: 7 <nil>
+	// audit 10
+	// load 3
+}
+
 func ExampleStore_Checkpoint() {
 	dir, err := os.MkdirTemp("", "annals")
 	if err != nil {

@@ -25,6 +25,9 @@ type Options struct {
 	// that Watch can start there. Default: 0, whatever is not yet compacted.
 	History int64
 
+	// Retention says which samples may go. Default: none.
+	Retention Retention
+
 	// Compaction says when segments are rewritten in the background. Default: when
 	// less than half of a segment is alive.
 	Compaction Compaction
@@ -155,7 +158,7 @@ func (o *Options) withDefaults() (Options, error) {
 	case c.Compaction.Rate < 0 || c.Compaction.Grace < 0:
 		return c, fmt.Errorf("annals: Options.Compaction has a negative Rate or Grace")
 	}
-	return c, nil
+	return c, c.Retention.check()
 }
 
 // noteEvery is after how many records somebody looks whether the index should be

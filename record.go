@@ -49,10 +49,12 @@ type Record struct {
 }
 
 // SeriesInfo sums up one series. First and Last are the earliest and the latest
-// time of its samples, FirstSeq and LastSeq their first and last sequence number.
+// time of its samples, FirstSeq and LastSeq their first and last sequence number. Once
+// Options.Retention has taken samples of it, these are bounds: none lies outside.
 type SeriesInfo struct {
 	Name     string
 	Samples  uint64
+	Bytes    int64 // of their lines
 	FirstSeq uint64
 	LastSeq  uint64
 	First    time.Time

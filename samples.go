@@ -11,7 +11,7 @@ func timeOfSample(micros int64) time.Time { return time.UnixMicro(micros) }
 
 func seriesInfo(s index.Series) SeriesInfo {
 	return SeriesInfo{
-		Name: s.Name, Samples: s.Samples, FirstSeq: s.FirstSeq, LastSeq: s.LastSeq,
+		Name: s.Name, Samples: s.Samples, Bytes: int64(s.Bytes), FirstSeq: s.FirstSeq, LastSeq: s.LastSeq,
 		First: timeOfSample(s.MinAt), Last: timeOfSample(s.MaxAt),
 	}
 }

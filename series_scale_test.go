@@ -74,7 +74,7 @@ func TestRareSeriesReadsOnlyItsBlocks(t *testing.T) {
 	opts := &Options{Sync: SyncEvery(time.Second), SegmentSize: 2 << 20}
 	db := open(t, opts)
 	n := scaleOf(t)
-	rare := manySamples(t, db, n, 5000, n/10)
+	rare := manySamples(t, db, n, 5000, 30_000)
 	check := func() {
 		t.Helper()
 		s := db.Snapshot()

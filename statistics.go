@@ -24,6 +24,9 @@ func (s *Store) Stats() Stats {
 	s.compaction.mu.Lock()
 	st.Compaction = s.compaction.stats
 	s.compaction.mu.Unlock()
+	for _, bytes := range s.compaction.retention.garbage() {
+		st.Compaction.Retirable += bytes
+	}
 	return st
 }
 

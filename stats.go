@@ -90,6 +90,12 @@ type CompactionStats struct {
 	Read      int64  `json:"read"`      // bytes
 	Written   int64  `json:"written"`   // bytes
 	Reclaimed int64  `json:"reclaimed"` // bytes
+
+	Retired      uint64 `json:"retired,omitempty"`       // samples that went by Options.Retention
+	RetiredBytes int64  `json:"retired_bytes,omitempty"` // of their lines
+	Retirable    int64  `json:"retirable,omitempty"`     // bytes of samples that may go and are there still, in the segments that were looked at
+	Unlinked     uint64 `json:"unlinked,omitempty"`      // segments that were removed without rewriting, since all in them might go
+
 	LastError string `json:"last_error,omitempty"`
 }
 
@@ -101,6 +107,10 @@ type CompactStats struct {
 	After   int64 `json:"after"`   // bytes of the outputs
 	Kept    int64 `json:"kept"`    // records copied
 	Dropped int64 `json:"dropped"` // records left behind
+
+	Retired      int64 `json:"retired,omitempty"`       // of them, samples that went by Options.Retention
+	RetiredBytes int64 `json:"retired_bytes,omitempty"` // of their lines
+	Unlinked     int   `json:"unlinked,omitempty"`      // of the inputs, segments that were removed without rewriting
 }
 
 // Report is what Verify found. A store without Problems is whole.

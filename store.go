@@ -147,6 +147,8 @@ func newStore(op *opening, lock *dirLock) *Store {
 	}
 	s.files = newFiles(op.files, s.unlink)
 	s.checkpoints.patchy = op.patchy
+	s.compaction.retention = newRetention(op.opts.Retention)
+	s.checkpoints.exists, s.checkpoints.retiring = op.table != nil, op.builder.Retiring()
 	if op.table != nil {
 		s.checkpoints.sealed = lastOf(&op.manifest, op.head.Segments)
 	}

@@ -41,9 +41,9 @@ type Job struct {
 	Inputs      []Input // in the order of their first seq
 	Parallel    bool    // large inputs are read on two cores, and outputs finished on another
 
-	// Judge says what becomes of a record of an input. It must not keep v. Two
+	// Judge says what becomes of a record of an input. It must not keep l. Two
 	// calls may be made at a time, as of NewSegment.
-	Judge func(v *segment.View, name string) Verdict
+	Judge func(l *segment.Line, name string) Verdict
 	// NewSegment returns a number for a file.
 	NewSegment func() uint64
 	// Samples is called with the number of each output that holds samples, when it is
@@ -228,7 +228,7 @@ func (r *run) check(in *Input, visit func(*segment.Line) error) error {
 			return err
 		}
 		name := l.View.Name()
-		switch r.Judge(&l.View, name) {
+		switch r.Judge(l, name) {
 		case Expire:
 			t.expired = append(t.expired, Dead{Name: name, Seq: l.View.Seq})
 			fallthrough

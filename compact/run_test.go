@@ -195,7 +195,8 @@ func newBench(t *testing.T, segmentSize int64) *bench {
 	b.number.Store(100)
 	b.job = &Job{
 		FS: b.fs, Dir: b.dir, Store: storeID, SegmentSize: segmentSize,
-		Judge: func(v *segment.View, name string) Verdict {
+		Judge: func(l *segment.Line, name string) Verdict {
+			v := &l.View
 			if b.names[v.Seq] != name {
 				t.Errorf("Judge is asked about %q as %q", b.names[v.Seq], name)
 			}

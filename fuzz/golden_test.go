@@ -33,7 +33,7 @@ import (
 // SHA256SUMS, and the sum of that list is here.
 const (
 	goldenRoot = "testdata/golden"
-	goldenSum  = "e4a7f1ab862173d83449c5f73bfb32e0c0dddcc12c664a96256cfd6cfc94bed3"
+	goldenSum  = "9245b98d4996827b0b165018c2b3268e567a844f712a5b0de6612c782a1c2977"
 )
 
 var goldenMake = flag.String("golden.make", "", "a new directory into which TestMakeGolden writes stores of the present format")

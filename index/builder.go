@@ -14,6 +14,8 @@ type Builder struct {
 	x    *Index
 	base uint64 // the table stands for all records up to this one
 	err  error  // damage in the table
+
+	retiring bool
 }
 
 // NewBuilder returns an empty builder.
@@ -140,6 +142,9 @@ func (t *stretch) damage(offset, end int64, first, last uint64) {
 		}
 	}
 }
+
+// Retiring tells that the table has a Retirement that is open still.
+func (b *Builder) Retiring() bool { return b.retiring }
 
 // Reached tells that numbers up to seq were given, even if no record with the last
 // of them is left.

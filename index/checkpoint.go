@@ -35,6 +35,9 @@ func (x *Index) freezeLocked() *levels {
 // Last is the greatest sequence number in the checkpoint.
 func (c *Checkpoint) Last() uint64 { return c.last }
 
+// Retiring tells that a compaction was about to leave samples behind.
+func (c *Checkpoint) Retiring() bool { return c.state.retiring != nil }
+
 // Changes is how many changes have come since the table was made, samples and
 // what compaction has moved included, and how many entries the table has.
 func (x *Index) Changes() (changes, entries int) {
@@ -143,7 +146,7 @@ func Restore(t *Table, last uint64, listed func(segment uint64) bool) (b *Builde
 	t.state = nil // the index has it
 	x.mu.log = slices.DeleteFunc(x.mu.log, func(t *stretch) bool { return !listed(t.segment) })
 	x.mu.last = last
-	return &Builder{x: x, base: last}, nil
+	return &Builder{x: x, base: last, retiring: x.settle(listed)}, nil
 }
 
 // Head returns the head that was given to Write.

@@ -86,6 +86,11 @@
 // Sums of each series lie in a tree (google/btree), whose copies are as cheap as a
 // snapshot needs.
 //
+// A compaction that leaves samples behind for good, by retention, says so before
+// MANIFEST lets go of its inputs ([Index.Retiring]), and the root saves the index then:
+// who restores that finds the inputs there or not, and the sums of series are right
+// either way ([Index.Retired] counts out in memory).
+//
 // # Who may call what
 //
 // Whatever only reads, Snapshots and Tables too, may be called by anybody at any time.

@@ -93,6 +93,7 @@ type Index struct {
 		len           int    // keys
 		samples       int    // how many came since the table was made, for Changes
 		changes       uint64 // how often something has changed
+		retiring      *Retirement
 	}
 }
 

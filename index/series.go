@@ -22,7 +22,8 @@ type Series struct {
 // for keys, so that a snapshot of them costs nothing either.
 type seriesTable struct {
 	ids   map[string]uint32
-	names []string // by number
+	names []string // by number, "" for one that is free
+	free  []uint32
 	sums  *btree.BTreeG[Series]
 }
 
@@ -45,14 +46,26 @@ func (t *seriesTable) add(c *Change, count bool) {
 	s, ok := t.sums.Get(Series{Name: c.Name})
 	if !ok {
 		s = Series{Name: strings.Clone(c.Name), FirstSeq: c.Seq, LastSeq: c.Seq, MinAt: c.At, MaxAt: c.At}
-		t.ids[s.Name] = uint32(len(t.names))
-		t.names = append(t.names, s.Name)
+		t.number(s.Name)
 	}
 	s.Samples++
 	s.Bytes += uint64(c.Len)
 	s.FirstSeq, s.LastSeq = min(s.FirstSeq, c.Seq), max(s.LastSeq, c.Seq)
 	s.MinAt, s.MaxAt = min(s.MinAt, c.At), max(s.MaxAt, c.At)
 	t.sums.ReplaceOrInsert(s)
+}
+
+// number gives a number to a new series.
+func (t *seriesTable) number(name string) {
+	n := len(t.free)
+	if n == 0 {
+		t.ids[name] = uint32(len(t.names))
+		t.names = append(t.names, name)
+		return
+	}
+	id := t.free[n-1]
+	t.free = t.free[:n-1]
+	t.ids[name], t.names[id] = id, name
 }
 
 // id is the number of a sample's series, which add has seen; noSeries for a change

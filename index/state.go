@@ -11,21 +11,30 @@ type state struct {
 	usage  map[uint64]Usage
 	series *seriesTable
 	log    []stretch
+
+	retiring *Retirement
 }
 
 // stateLocked returns the present state, for somebody who reads it without a lock.
 // What is long does not change any more, so this takes little time.
 func (x *Index) stateLocked() *state {
-	s := &state{usage: make(map[uint64]Usage, len(x.mu.usage)), series: x.mu.series.frozen(), log: make([]stretch, len(x.mu.log))}
+	s := &state{usage: make(map[uint64]Usage, len(x.mu.usage)), series: x.mu.series.frozen(), log: x.logLocked(), retiring: x.mu.retiring}
 	for n, u := range x.mu.usage {
 		s.usage[n] = *u
 	}
-	for i, t := range x.mu.log {
-		s.log[i] = stretch{segment: t.segment, first: t.first, parts: slices.Clone(t.parts)}
-		n := len(t.parts) - 1
-		s.log[i].parts[n] = t.parts[n].frozen()
-	}
 	return s
+}
+
+// logLocked returns all blocks as they are now, for somebody who reads them without a
+// lock.
+func (x *Index) logLocked() []stretch {
+	log := make([]stretch, len(x.mu.log))
+	for i, t := range x.mu.log {
+		log[i] = stretch{segment: t.segment, first: t.first, parts: slices.Clone(t.parts)}
+		n := len(t.parts) - 1
+		log[i].parts[n] = t.parts[n].frozen()
+	}
+	return log
 }
 
 func (s *state) append(b []byte) []byte {
@@ -42,7 +51,7 @@ func (s *state) append(b []byte) []byte {
 	for i := range s.log {
 		b = s.log[i].append(b)
 	}
-	return b
+	return s.retiring.append(b)
 }
 
 func (x *Index) readState(d *decoder) {
@@ -57,6 +66,7 @@ func (x *Index) readState(d *decoder) {
 	for range d.count() {
 		x.mu.log = append(x.mu.log, readStretch(d))
 	}
+	x.mu.retiring = readRetirement(d)
 }
 
 func (u *Usage) fields() [6]*int64 {
@@ -87,6 +97,7 @@ func (t *seriesTable) read(d *decoder) {
 		name := string(d.bytes())
 		t.names = append(t.names, name)
 		if name == "" {
+			t.free = append(t.free, uint32(len(t.names)-1))
 			continue
 		}
 		s := Series{Name: name, Samples: d.uint(), Bytes: d.uint(), FirstSeq: d.uint(), LastSeq: d.uint(), MinAt: d.int(), MaxAt: d.int()}
