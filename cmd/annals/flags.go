@@ -29,24 +29,27 @@ func (f *storeFlags) options(cmd *cobra.Command) *annals.Options {
 	return &annals.Options{AllowNetworkFS: f.networkFS, AllowSharedDir: f.sharedDir, ResetClock: f.resetClock, Logger: logger(cmd)}
 }
 
-// writeFlags are the flags of all verbs that write much: how safe, and in how
-// large files.
+// writeFlags are the flags of all verbs that write much: how safe, in how large
+// files, and which samples stay.
 type writeFlags struct {
 	storeFlags
 	sync    syncFlag
 	segment sizeFlag
+	keep    keepFlag
 }
 
 func (f *writeFlags) register(cmd *cobra.Command) {
 	f.storeFlags.register(cmd)
 	cmd.Flags().Var(&f.sync, "sync", "when data is synced to the disk: always, never, or at the latest after a time such as 100ms")
 	cmd.Flags().Var(&f.segment, "segment-size", "size at which the log goes on in a new file, such as 64KiB (default 16MiB)")
+	f.keep.register(cmd)
 }
 
 func (f *writeFlags) options(cmd *cobra.Command) *annals.Options {
 	opts := f.storeFlags.options(cmd)
 	opts.Sync = annals.SyncPolicy(f.sync)
 	opts.SegmentSize = int64(f.segment)
+	opts.Retention = f.keep.retention()
 	return opts
 }
 

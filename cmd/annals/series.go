@@ -30,14 +30,14 @@ func newSeries() *cobra.Command {
 
 func listSeries(out *output, reader *annals.Reader) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "SERIES\tSAMPLES\tFIRST\tLAST\tSEQ")
+	fmt.Fprintln(table, "SERIES\tSAMPLES\tFIRST\tLAST\tSEQ\tBYTES")
 	for info, err := range reader.Series() {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%d-%d\n", printable(info.Name), info.Samples,
+		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%d-%d\t%s\n", printable(info.Name), info.Samples,
 			info.First.Local().Format(time.DateTime), info.Last.Local().Format(time.DateTime),
-			info.FirstSeq, info.LastSeq)
+			info.FirstSeq, info.LastSeq, byteCount(info.Bytes))
 	}
 	return table.Flush()
 }
@@ -57,7 +57,8 @@ func listSeriesJSON(out *output, reader *annals.Reader) error {
 			LastSeq  uint64      `json:"last_seq"`
 			First    json.Number `json:"first"`
 			Last     json.Number `json:"last"`
-		}{info.Name, info.Samples, info.FirstSeq, info.LastSeq, unixSeconds(info.First), unixSeconds(info.Last)})
+			Bytes    int64       `json:"bytes"`
+		}{info.Name, info.Samples, info.FirstSeq, info.LastSeq, unixSeconds(info.First), unixSeconds(info.Last), info.Bytes})
 		if err != nil {
 			return err
 		}
