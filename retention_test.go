@@ -24,8 +24,8 @@ import (
 	"github.com/annalsdb/annals/fuzz/seed"
 )
 
-// recorded is what a test has appended and put.
-type recorded struct {
+// written is what a test has appended and put.
+type written struct {
 	clock   *fakeClock
 	rules   Retention
 	samples []Sample // all that ever were
@@ -34,11 +34,11 @@ type recorded struct {
 	trusted int64            // the latest time by which samples may have gone
 }
 
-func newRecorded() *recorded {
-	return &recorded{clock: newFakeClock(), keys: model{}, sizes: map[uint64]int64{}}
+func newWritten() *written {
+	return &written{clock: newFakeClock(), keys: model{}, sizes: map[uint64]int64{}}
 }
 
-func (r *recorded) options(fs *faultfs.FS) *Options {
+func (r *written) options(fs *faultfs.FS) *Options {
 	o := &Options{
 		SegmentSize: 4 << 10, Sync: SyncEvery(time.Millisecond), Now: r.clock.Now, Retention: r.rules,
 		Compaction: Compaction{Grace: time.Nanosecond, Rate: 1 << 30},
@@ -49,7 +49,7 @@ func (r *recorded) options(fs *faultfs.FS) *Options {
 	return o
 }
 
-func (r *recorded) record(t *testing.T, rng *rand.Rand, db *Store, n int) {
+func (r *written) record(t *testing.T, rng *rand.Rand, db *Store, n int) {
 	db.compaction.job.Lock() // nothing goes that was not measured
 	defer db.compaction.job.Unlock()
 	defer r.measure(t, db)
@@ -74,7 +74,7 @@ func (r *recorded) record(t *testing.T, rng *rand.Rand, db *Store, n int) {
 var seqOf = regexp.MustCompile(`(?m)^\{"seq":(\d+).*\n`)
 
 // measure notes the lengths of all lines that are there.
-func (r *recorded) measure(t *testing.T, db *Store) {
+func (r *written) measure(t *testing.T, db *Store) {
 	r.trusted = max(r.trusted, db.clock.trusted(time.Nanosecond))
 	_, err := db.Sync(t.Context())
 	require.NoError(t, err)
@@ -91,7 +91,7 @@ func (r *recorded) measure(t *testing.T, db *Store) {
 
 // within splits the samples of a series that were there before into those that may go
 // and those that must stay.
-func (r *recorded) within(before []Sample, now int64) (stay []Sample) {
+func (r *written) within(before []Sample, now int64) (stay []Sample) {
 	bytes, count := int64(0), int64(0)
 	for _, s := range slices.Backward(before) {
 		l := r.rules.of(s.Series)
@@ -111,7 +111,7 @@ func (r *recorded) within(before []Sample, now int64) (stay []Sample) {
 
 // check makes sure that what is within the limits is there, nothing that was not there
 // before, and that all is counted; exact: that nothing is there that is beyond.
-func (r *recorded) check(t *testing.T, db *Store, before map[string][]Sample, exact bool) (now map[string][]Sample) {
+func (r *written) check(t *testing.T, db *Store, before map[string][]Sample, exact bool) (now map[string][]Sample) {
 	t.Helper()
 	db.compaction.job.Lock() // nothing goes meanwhile
 	defer db.compaction.job.Unlock()
@@ -155,8 +155,8 @@ func (r *recorded) check(t *testing.T, db *Store, before map[string][]Sample, ex
 	return now
 }
 
-// left is what was recorded, as it would be if nothing had gone.
-func (r *recorded) left() map[string][]Sample {
+// left is what was written, as it would be if nothing had gone.
+func (r *written) left() map[string][]Sample {
 	all := map[string][]Sample{}
 	for _, s := range r.samples {
 		all[s.Series] = append(all[s.Series], s)
@@ -170,7 +170,7 @@ func (r *recorded) left() map[string][]Sample {
 func TestRetentionTakesWhatIsBeyondAndNothingElse(t *testing.T) {
 	rng := seed.Rand(t)
 	for range 6 {
-		r := newRecorded()
+		r := newWritten()
 		limits := func() (l Limits) {
 			if rng.IntN(2) == 0 {
 				l.Age = time.Duration(20+rng.IntN(400)) * time.Second
@@ -226,7 +226,7 @@ func TestRetentionTakesWhatIsBeyondAndNothingElse(t *testing.T) {
 // A background store does it by itself.
 func TestRetentionWorksInTheBackground(t *testing.T) {
 	rng := seed.Rand(t)
-	r := newRecorded()
+	r := newWritten()
 	r.rules = Retention{Default: Limits{Age: time.Hour}, Series: map[string]Limits{"s1": {Count: 10}, "s2": {Bytes: 1000}}}
 	opts := r.options(nil)
 	db := open(t, opts)
@@ -389,14 +389,14 @@ func TestRetentionOptionsAreChecked(t *testing.T) {
 // badRun appends, syncs, saves the index and compacts until something fails. What is told
 // as durable, and what a Compact that has succeeded left out, is noted.
 type badRun struct {
-	*recorded
+	*written
 	mu      sync.Mutex // the disk looks at it, too
 	durable uint64
 	gone    map[string]bool
 }
 
 func newBadRun() *badRun {
-	b := &badRun{recorded: newRecorded(), gone: map[string]bool{}}
+	b := &badRun{written: newWritten(), gone: map[string]bool{}}
 	b.rules = Retention{Default: Limits{Count: 20}, Series: map[string]Limits{"s1": {Age: 40 * time.Second}, "s2": {Bytes: 2000}}}
 	return b
 }
@@ -465,8 +465,8 @@ func (b *badRun) note(what func()) {
 func (b *badRun) now() *badRun {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	rec := *b.recorded
-	return &badRun{recorded: &rec, durable: b.durable, gone: maps.Clone(b.gone)}
+	rec := *b.written
+	return &badRun{written: &rec, durable: b.durable, gone: maps.Clone(b.gone)}
 }
 
 // check opens what is on the disk.
