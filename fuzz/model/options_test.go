@@ -27,6 +27,7 @@ type setup struct {
 	submitted bool    // by Submit instead of Apply
 	stepwise  bool    // each batch as a transaction
 	save      int     // Options.Checkpoint
+	limits    bool    // Options.Retention, beyond which nothing is
 }
 
 var genSetup = rapid.Custom(func(t *rapid.T) setup {
@@ -40,6 +41,7 @@ var genSetup = rapid.Custom(func(t *rapid.T) setup {
 		submitted: rapid.Bool().Draw(t, "submitted"),
 		stepwise:  rapid.Bool().Draw(t, "stepwise"),
 		save:      rapid.SampledFrom([]int{0, 1, 5, 1 << 30}).Draw(t, "save"),
+		limits:    rapid.Bool().Draw(t, "limits"),
 	}
 })
 
@@ -103,6 +105,9 @@ func play(t *rapid.T, s script, how setup, sum *agreement) []string {
 		FS: fs, SegmentSize: how.segment, Sync: how.sync, History: how.history, Now: func() time.Time { return time.UnixMicro(wall.Load()) },
 		Checkpoint: how.save,
 		Compaction: annals.Compaction{Off: how.minLive == 0, MinLive: how.minLive, Rate: 1 << 40, Grace: time.Nanosecond},
+	}
+	if how.limits {
+		o.Retention.Default = annals.Limits{Bytes: 1 << 40, Count: 1 << 40}
 	}
 	db, err := annals.Open(dir, o)
 	require.NoError(t, err)
