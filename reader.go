@@ -57,9 +57,10 @@ type Reader struct {
 	failed atomic.Pointer[error]
 	closed chan struct{}
 
-	mu      sync.Mutex // held by a refresh
-	lookout lookout    // guarded by mu
-	shut    bool       // guarded by mu
+	mu       sync.Mutex       // held by a refresh
+	lookout  lookout          // guarded by mu
+	unsynced map[uint64]error // segments that could not be made durable; guarded by mu
+	shut     bool             // guarded by mu
 
 	follower follower
 }

@@ -3,12 +3,14 @@ package annals
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -275,3 +277,39 @@ func TestSegmentThatIsBeingSealedIsReadAndVerified(t *testing.T) {
 }
 
 func newlines(n int) []byte { return bytes.Repeat([]byte{'\n'}, n) }
+
+// unsyncableFS is a file system that can only be read, such as squashfs, which has no
+// syncs at all.
+type unsyncableFS struct {
+	replace.FS
+	err error
+}
+
+func (f unsyncableFS) SyncDir(string) error { return f.err }
+
+func (f unsyncableFS) OpenFile(name string, flag int, perm fs.FileMode) (replace.File, error) {
+	file, err := f.FS.OpenFile(name, flag, perm)
+	return unsyncableFile{file, f.err}, err
+}
+
+type unsyncableFile struct {
+	replace.File
+	err error
+}
+
+func (f unsyncableFile) SyncData() error { return f.err }
+
+func TestReaderOfWhatCannotBeWritten(t *testing.T) {
+	db := open(t, nil)
+	put(t, db, "k", "v")
+	dir := killed(t, db)
+	for _, err := range []error{syscall.EINVAL, syscall.EROFS, syscall.EACCES, errors.ErrUnsupported} {
+		r, err := OpenReader(dir, &ReaderOptions{FS: unsyncableFS{replace.OS, &fs.PathError{Op: "sync", Path: dir, Err: err}}})
+		require.NoError(t, err)
+		present(t, r, "k", "v")
+		require.NoError(t, r.Refresh())
+		require.NoError(t, r.Close())
+	}
+	_, err := OpenReader(dir, &ReaderOptions{FS: unsyncableFS{replace.OS, syscall.EIO}})
+	require.ErrorIs(t, err, syscall.EIO)
+}

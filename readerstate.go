@@ -2,8 +2,10 @@ package annals
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/annalsdb/annals/index"
 	"github.com/annalsdb/annals/segment"
@@ -96,6 +98,8 @@ func (r *Reader) loadOnce() (_ *readerState, generation uint64, err error) {
 		op.verdict.Last = max(s.visible, m.Seq-1) // what lies in sealed segments is durable
 	} else if err := op.judgeAll(); err != nil {
 		return nil, generation, err
+	} else if err := r.hardenNames(); err != nil {
+		return nil, generation, err
 	}
 	op.startClock()
 	if err := op.replay(); err != nil {
@@ -105,7 +109,7 @@ func (r *Reader) loadOnce() (_ *readerState, generation uint64, err error) {
 	if m.Open == 0 {
 		last = m.Seq - 1
 	}
-	if err := state.replayOpen(op, s.writer == writerServes); err != nil {
+	if err := state.replayOpen(r, op, s.writer == writerServes); err != nil {
 		op.closeFiles()
 		return nil, generation, err
 	}
@@ -153,7 +157,7 @@ func (o *opening) judgeAll() error {
 // replayOpen reads the good part of the open segment. Without a writer it is synced
 // first, through our own descriptor: what a killed one left in the cache only might be
 // gone after a power cut, and then nobody must have seen it.
-func (st *readerState) replayOpen(op *opening, served bool) error {
+func (st *readerState) replayOpen(r *Reader, op *opening, served bool) error {
 	if op.manifest.Open == 0 {
 		return nil
 	}
@@ -164,7 +168,7 @@ func (st *readerState) replayOpen(op *opening, served bool) error {
 	st.open = g
 	op.files = append(op.files, &segmentFile{number: g.number, path: g.path, ReaderAt: g, Closer: g})
 	if !served {
-		if err := g.harden(); err != nil {
+		if err := r.harden(g); err != nil {
 			return err
 		}
 	}
@@ -182,13 +186,38 @@ func (st *readerState) replayOpen(op *opening, served bool) error {
 	return err
 }
 
-// harden makes what can be read durable. That we have no right to is no error: we
-// show what the log holds.
-func (g *growing) harden() error {
-	if err := g.SyncData(); err != nil && !errors.Is(err, fs.ErrPermission) {
+// harden makes what can be read of a segment durable. Once that has failed it is never
+// tried again: the kernel tells of a lost write once, and a sync behind that finds
+// nothing to do. What the segment holds is for the next writer to copy.
+func (r *Reader) harden(g *growing) error {
+	if err := r.unsynced[g.number]; err != nil {
 		return err
 	}
-	return nil
+	err := onlyRead(g.SyncData())
+	if err != nil {
+		err = fmt.Errorf("annals: %q could not be made durable, so its end is not shown before a writer has recovered it: %w", g.path, err)
+		if r.unsynced == nil {
+			r.unsynced = map[uint64]error{}
+		}
+		r.unsynced[g.number] = err
+	}
+	return err
+}
+
+// hardenNames makes MANIFEST durable as it was read. Where the writer was killed that
+// replaced it, or is not done yet, a power cut could bring the one before back: that of
+// a recovery would take the copy away whose records we have shown.
+func (r *Reader) hardenNames() error { return onlyRead(r.opts.FS.SyncDir(r.dir)) }
+
+// onlyRead forgives that a sync is not for us: we have no right to it, or what we read
+// from can't be written and has nothing to sync. Then we show what is there.
+func onlyRead(err error) error {
+	for _, fine := range []error{fs.ErrPermission, errors.ErrUnsupported, syscall.EROFS, syscall.EINVAL} {
+		if errors.Is(err, fine) {
+			return nil
+		}
+	}
+	return err
 }
 
 // refresh brings the state up to date with the store, and tells whether anything has
@@ -286,7 +315,7 @@ func (st *readerState) judge(r *Reader, m *segment.Manifest) (moved bool, err er
 	if v.Last < st.last {
 		return false, errAnew
 	}
-	if err := st.open.harden(); err != nil {
+	if err := r.harden(st.open); err != nil {
 		return false, err
 	}
 	st.clock.raise(v.Clock)
