@@ -211,12 +211,10 @@ func eachBucket(cmd *cobra.Command, from annals.Sampler, series string, a annals
 
 // writeBuckets writes a line for each bucket: a sample of the same series at the
 // bucket's beginning, as annals load reads it, or a row of CSV.
-func writeBuckets(cmd *cobra.Command, out *output, reader *annals.Reader, series string, w annals.Window, f *aggregateFlags) error {
-	snapshot := reader.Snapshot()
-	defer snapshot.Close()
+func writeBuckets(cmd *cobra.Command, out *output, from annals.Sampler, series string, w annals.Window, f *aggregateFlags) error {
 	list := f.list()
 	if !f.csv {
-		return eachBucket(cmd, snapshot, series, f.aggregation(w), func(b annals.Bucket) error {
+		return eachBucket(cmd, from, series, f.aggregation(w), func(b annals.Bucket) error {
 			s := annals.Sample{Series: series, At: b.Start, Value: bucketJSON(list, b)}
 			return out.object(s.AppendJSON)
 		})
@@ -227,7 +225,7 @@ func writeBuckets(cmd *cobra.Command, out *output, reader *annals.Reader, series
 		header = append(header, a.name)
 	}
 	var row []string // a series that is not there gets no header
-	err := eachBucket(cmd, snapshot, series, f.aggregation(w), func(b annals.Bucket) error {
+	err := eachBucket(cmd, from, series, f.aggregation(w), func(b annals.Bucket) error {
 		if row == nil {
 			if err := rows.Write(header); err != nil {
 				return err

@@ -61,7 +61,7 @@ func explain(err error, dir string) error {
 	case errors.Is(err, annals.ErrLocked):
 		return withHint(err, "one process writes a store at a time; get, scan, samples, tail, stats, verify, export and backup work beside it")
 	case errors.Is(err, annals.ErrCorrupt):
-		return withHint(err, "annals verify %q lists all the damage; annals repair %q NEWDIR saves everything else", dir, dir)
+		return withHint(err, "%s", repairHint(dir))
 	case errors.Is(err, annals.ErrSharedDir):
 		return withHint(err, "--shared-dir opens it nevertheless; reading needs no such permission")
 	case errors.Is(err, annals.ErrNewerFormat):
@@ -76,6 +76,10 @@ func explain(err error, dir string) error {
 		return withHint(err, "annals put %q KEY VALUE makes a new store there", dir)
 	}
 	return err
+}
+
+func repairHint(dir string) string {
+	return fmt.Sprintf("annals verify %q lists all the damage; annals repair %q NEWDIR saves everything else", dir, dir)
 }
 
 // isFree reports whether a store could be made in dir: it is missing or empty.

@@ -20,6 +20,7 @@ type exportFlags struct {
 	fields  []string
 	since   timeFlag
 	until   timeFlag
+	damage  damageFlag
 }
 
 func newExport() *cobra.Command {
@@ -47,6 +48,7 @@ func newExport() *cobra.Command {
 	cmd.Flags().StringArrayVar(&f.fields, "field", nil, "with csv: only this field of the values, such as val.t; may be given several times")
 	cmd.Flags().Var(&f.since, "since", "only samples of this time and later, and no keys")
 	cmd.Flags().Var(&f.until, "until", "only samples before this time, and no keys")
+	f.damage.register(cmd)
 	return cmd
 }
 
@@ -84,11 +86,11 @@ func runExport(cmd *cobra.Command, dir string, f *exportFlags) error {
 		return usageError(cmd, err)
 	}
 	window := annals.Window{Since: time.Time(f.since), Until: time.Time(f.until)}
-	return withReader(dir, func(reader *annals.Reader) error {
+	return f.damage.withReader(cmd, dir, func(reader *annals.Reader) error {
 		snapshot := reader.Snapshot()
 		defer snapshot.Close()
 		e := &exporter{
-			snapshot: snapshot, out: newOutput(cmd), checksum: checksum, fields: fields, window: window,
+			snapshot: snapshot, damage: &f.damage, out: newOutput(cmd), checksum: checksum, fields: fields, window: window,
 			series: f.series, all: len(f.series) == 0, done: cmd.Context().Err,
 			keys: len(f.series) == 0 && window == annals.Window{},
 		}
@@ -102,6 +104,7 @@ func runExport(cmd *cobra.Command, dir string, f *exportFlags) error {
 // exporter writes one snapshot.
 type exporter struct {
 	snapshot *annals.Snapshot
+	damage   *damageFlag
 	out      *output
 	series   []string // to write
 	all      bool     // of all series
@@ -115,7 +118,7 @@ type exporter struct {
 // findSeries lists all series, or checks that those asked for are there.
 func (e *exporter) findSeries() error {
 	there := map[string]bool{}
-	for info, err := range e.snapshot.Series() {
+	for info, err := range e.damage.sampler(e.snapshot).Series() {
 		if err != nil {
 			return err
 		}
@@ -135,7 +138,7 @@ func (e *exporter) findSeries() error {
 // eachSample calls fn for the samples of all series that are to be written.
 func (e *exporter) eachSample(fn func(annals.Sample) error) error {
 	for _, name := range e.series {
-		for sample, err := range e.snapshot.Samples(name, e.window) {
+		for sample, err := range e.damage.sampler(e.snapshot).Samples(name, e.window) {
 			err = errors.Join(err, e.done())
 			if err == nil {
 				err = fn(sample)
@@ -150,7 +153,7 @@ func (e *exporter) eachSample(fn func(annals.Sample) error) error {
 
 func exportJSONL(e *exporter) error {
 	if e.keys {
-		for entry, err := range e.snapshot.Scan(annals.Range{}) {
+		for entry, err := range passing(e.damage, e.snapshot.Scan(annals.Range{})) {
 			err = errors.Join(err, e.done())
 			if err == nil {
 				err = e.out.object(entry.AppendJSON)

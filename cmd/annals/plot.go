@@ -24,6 +24,7 @@ type plotFlags struct {
 	title, unit  string
 	svg, png     string
 	size         pixelsFlag
+	damage       damageFlag
 }
 
 func newPlot() *cobra.Command {
@@ -53,6 +54,7 @@ series, or no number to draw.`
 	cmd.Flags().StringVar(&f.svg, "svg", "", "write an SVG file instead")
 	cmd.Flags().StringVar(&f.png, "png", "", "write a PNG file instead")
 	cmd.Flags().Var(&f.size, "size", "width and height of the picture in pixels")
+	f.damage.register(cmd)
 	return cmd
 }
 
@@ -92,23 +94,29 @@ func runPlot(cmd *cobra.Command, dir string, series []string, f *plotFlags) erro
 	if f.every != 0 && len(f.aggs) == 0 {
 		_ = f.aggs.Set("avg")
 	}
-	picture := f.svg != "" || f.png != ""
 	columns := f.size.width
-	if !picture {
+	if f.svg == "" && f.png == "" {
 		columns = terminalColumns(cmd)
 	}
 	var lines []*plotLine
-	err := withReader(dir, func(reader *annals.Reader) (err error) {
+	answer := f.damage.withReader(cmd, dir, func(reader *annals.Reader) (err error) {
 		snapshot := reader.Snapshot()
 		defer snapshot.Close()
-		lines, err = f.read(cmd, snapshot, series, columns)
+		lines, err = f.read(cmd, f.damage.sampler(snapshot), series, columns)
 		return err
 	})
-	if err != nil {
+	if len(lines) == 0 {
+		return answer
+	}
+	if err := f.draw(cmd, newPlotted(lines, f), columns); err != nil {
 		return err
 	}
-	p := newPlotted(lines, f)
-	if !picture {
+	return answer // that something damaged is not in the drawing
+}
+
+// draw draws in the terminal, or into the files that were named.
+func (f *plotFlags) draw(cmd *cobra.Command, p *plotted, columns int) (err error) {
+	if f.svg == "" && f.png == "" {
 		return p.drawText(cmd, columns)
 	}
 	if f.svg != "" {

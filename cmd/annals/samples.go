@@ -12,6 +12,7 @@ func newSamples() *cobra.Command {
 	var w annals.Window
 	var since, until timeFlag
 	var sums aggregateFlags
+	var damage damageFlag
 	cmd := verb("samples DIR SERIES", "Print the samples of a series", func(cmd *cobra.Command, args []string) error {
 		if w.Limit < 0 {
 			return usageError(cmd, fmt.Errorf("--limit must not be negative"))
@@ -20,12 +21,15 @@ func newSamples() *cobra.Command {
 			return usageError(cmd, err)
 		}
 		w.Since, w.Until = time.Time(since), time.Time(until)
-		return withReader(args[0], func(reader *annals.Reader) error {
+		return damage.withReader(cmd, args[0], func(reader *annals.Reader) error {
 			out := newOutput(cmd)
+			snapshot := reader.Snapshot()
+			defer snapshot.Close()
+			from := damage.sampler(snapshot)
 			if sums.given() {
-				return out.closing(writeBuckets(cmd, out, reader, args[1], w, &sums))
+				return out.closing(writeBuckets(cmd, out, from, args[1], w, &sums))
 			}
-			return out.closing(writeSamples(cmd, out, reader, args[1], w))
+			return out.closing(writeSamples(cmd, out, from, args[1], w))
 		})
 	})
 	cmd.Long = `Samples prints a line {"seq":N,"ser":S,"at":T,"val":V} for each sample, in the order in
@@ -50,14 +54,15 @@ and counted on standard error; the status is 1 if there is no number at all.`
 	cmd.Flags().IntVar(&w.Limit, "limit", 0, "at most so many samples, or lines with --every; 0 is all")
 	cmd.Flags().BoolVar(&w.Reverse, "reverse", false, "from the newest to the oldest")
 	sums.register(cmd)
+	damage.register(cmd)
 	return cmd
 }
 
 // writeSamples writes the samples of one series, and tells an empty window from
 // a series that does not exist.
-func writeSamples(cmd *cobra.Command, out *output, reader *annals.Reader, series string, w annals.Window) error {
+func writeSamples(cmd *cobra.Command, out *output, from annals.Sampler, series string, w annals.Window) error {
 	found := false
-	for sample, err := range reader.Samples(series, w) {
+	for sample, err := range from.Samples(series, w) {
 		if err == nil {
 			err = cmd.Context().Err()
 		}
@@ -72,5 +77,5 @@ func writeSamples(cmd *cobra.Command, out *output, reader *annals.Reader, series
 	if found {
 		return nil
 	}
-	return seriesExists(reader, series)
+	return seriesExists(from, series)
 }

@@ -10,11 +10,12 @@ import (
 
 func newScan() *cobra.Command {
 	var r annals.Range
+	var damage damageFlag
 	cmd := verb("scan DIR", "Print keys and values in the order of the keys", func(cmd *cobra.Command, args []string) error {
 		if r.Limit < 0 {
 			return usageError(cmd, fmt.Errorf("--limit must not be negative"))
 		}
-		return runScan(cmd, args[0], r)
+		return runScan(cmd, args[0], r, &damage)
 	})
 	cmd.Long = `Scan prints a line {"key":K,"val":V} for each key: "txt" for a value that is text and
 not JSON, "b64" for other bytes, "k64" for a key that is not UTF-8, and "exp" with
@@ -29,14 +30,15 @@ the time at which the key expires, if it does. Keys are in bytewise order.`
 	cmd.Flags().IntVar(&r.Limit, "limit", 0, "at most so many keys; 0 is all")
 	cmd.Flags().BoolVar(&r.KeysOnly, "keys-only", false, "leave the values out")
 	cmd.Flags().Bool("json", true, "one JSON object a line, which is the only form there is")
+	damage.register(cmd)
 	return cmd
 }
 
-func runScan(cmd *cobra.Command, dir string, r annals.Range) error {
-	return withReader(dir, func(reader *annals.Reader) error {
+func runScan(cmd *cobra.Command, dir string, r annals.Range, damage *damageFlag) error {
+	return damage.withReader(cmd, dir, func(reader *annals.Reader) error {
 		out := newOutput(cmd)
 		return out.closing(func() error {
-			for entry, err := range reader.Scan(r) {
+			for entry, err := range passing(damage, reader.Scan(r)) {
 				if err == nil {
 					err = cmd.Context().Err()
 				}

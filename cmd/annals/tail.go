@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/annalsdb/annals"
@@ -12,6 +13,7 @@ type tailFlags struct {
 	follow bool
 	from   uint64
 	last   uint64
+	damage damageFlag
 }
 
 func newTail() *cobra.Command {
@@ -27,12 +29,13 @@ where it stopped, give --from the last sequence number plus 1.`
 	cmd.Flags().BoolVarP(&f.follow, "follow", "f", false, "go on with what comes")
 	cmd.Flags().Uint64Var(&f.from, "from", 0, "the sequence number to begin with; 0 is the oldest that is left")
 	cmd.Flags().Uint64VarP(&f.last, "last", "n", 0, "begin so many records before the end")
+	f.damage.register(cmd)
 	cmd.MarkFlagsMutuallyExclusive("from", "last")
 	return cmd
 }
 
 func runTail(cmd *cobra.Command, dir string, f *tailFlags) error {
-	return withReader(dir, func(reader *annals.Reader) error {
+	return f.damage.withReader(cmd, dir, func(reader *annals.Reader) error {
 		stats := reader.Stats()
 		from, end := f.from, stats.Durable
 		if cmd.Flags().Changed("last") {
@@ -47,20 +50,27 @@ func runTail(cmd *cobra.Command, dir string, f *tailFlags) error {
 			return fmt.Errorf("%w: --from is %d, the last record is %d", annals.ErrAhead, from, end)
 		}
 		out := newOutput(cmd)
-		return out.closing(writeRecords(cmd, out, reader, from, end, f.follow))
+		return out.closing(writeRecords(cmd, out, reader, from, end, f))
 	})
 }
 
 // writeRecords writes the records from one sequence number to another, and with
-// follow what comes behind.
-func writeRecords(cmd *cobra.Command, out *output, reader *annals.Reader, from, end uint64, follow bool) error {
+// --follow what comes behind.
+func writeRecords(cmd *cobra.Command, out *output, reader *annals.Reader, from, end uint64, f *tailFlags) error {
 	ctx := cmd.Context()
 	for record, err := range reader.Watch(ctx, from) {
 		if err != nil {
-			if follow && ctx.Err() != nil {
+			if f.follow && ctx.Err() != nil {
 				return nil // Ctrl-C is how following ends
 			}
-			return err
+			if !f.damage.passes(err) {
+				return err
+			}
+			var lost *annals.CorruptError
+			if errors.As(err, &lost) && lost.LastSeq >= end && !f.follow {
+				return nil
+			}
+			continue
 		}
 		if err := out.object(record.AppendJSON); err != nil {
 			return err
@@ -68,7 +78,7 @@ func writeRecords(cmd *cobra.Command, out *output, reader *annals.Reader, from, 
 		if record.Seq < end {
 			continue
 		}
-		if !follow {
+		if !f.follow {
 			return nil
 		}
 		// Everything that was there is written; from now on somebody waits for
