@@ -77,6 +77,14 @@ func runRecord(cmd *cobra.Command, dir string, f *recordFlags) error {
 	if f.every < time.Millisecond || f.duration < 0 {
 		return usageError(cmd, errors.New("--every must be at least 1ms, and --for not negative"))
 	}
+	if cmd.Flags().Changed("spool") && f.spool == "" {
+		return usageError(cmd, errors.New("--spool is empty"))
+	}
+	if cmd.Flags().Changed("stdin") { // "" is a variable that was not set
+		if err := checkSeries("--stdin", f.stdin); err != nil {
+			return usageError(cmd, err)
+		}
+	}
 	r, err := f.recorder()
 	if err != nil {
 		return usageError(cmd, err)
@@ -118,11 +126,6 @@ func runRecord(cmd *cobra.Command, dir string, f *recordFlags) error {
 // recorder makes a recorder of what the flags name.
 func (f *recordFlags) recorder() (*recorder, error) {
 	r := &recorder{queueLimit: int(f.queue), series: f.stdin}
-	if f.stdin != "" {
-		if err := checkSeries("--stdin", f.stdin); err != nil {
-			return nil, err
-		}
-	}
 	for _, arg := range f.execs {
 		name, line, found := strings.Cut(arg, "=")
 		if !found || strings.TrimSpace(line) == "" {
@@ -130,6 +133,9 @@ func (f *recordFlags) recorder() (*recorder, error) {
 		}
 		if err := checkSeries("--exec", name); err != nil {
 			return nil, err
+		}
+		if name == "all" {
+			return nil, errors.New("--exec: all means every source of this machine; take another name")
 		}
 		r.commands = append(r.commands, &execSource{series: name, line: line, every: f.every})
 	}
