@@ -34,9 +34,14 @@ func (f *aggregateFlags) register(cmd *cobra.Command) {
 // given tells whether samples are to be summed up.
 func (f *aggregateFlags) given() bool { return f.every != 0 || len(f.aggs) > 0 }
 
+// errEmptyField is the answer to a variable that was not set.
+var errEmptyField = errors.New("--field is empty: val is the value itself, val.t its field t")
+
 // check refuses flags that do not go together.
 func (f *aggregateFlags) check(cmd *cobra.Command, w annals.Window) error {
 	switch {
+	case f.field == "":
+		return errEmptyField
 	case f.given() && w.Reverse:
 		return errors.New("--reverse does not go with --every and --agg: they come in the order of time")
 	case !f.given() && (cmd.Flags().Changed("field") || f.csv):
@@ -86,17 +91,21 @@ func (f *everyFlag) String() string {
 }
 
 func (f *everyFlag) Set(s string) error {
-	d, err := time.ParseDuration(s)
-	if days, ok := strings.CutSuffix(s, "d"); ok {
-		var n uint64
-		n, err = strconv.ParseUint(days, 10, 16)
-		d = time.Duration(n) * 24 * time.Hour
-	}
+	d, err := parseDuration(s)
 	if err != nil || d <= 0 || d%time.Microsecond != 0 {
 		return errors.New("must be a time such as 500ms, 10s, 1m, 1h or 1d")
 	}
 	*f = everyFlag(d)
 	return nil
+}
+
+// parseDuration reads a length of time as Go spells it, or in days of 24 hours.
+func parseDuration(s string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		n, err := strconv.ParseUint(days, 10, 16)
+		return time.Duration(n) * 24 * time.Hour, err
+	}
+	return time.ParseDuration(s)
 }
 
 // aggregate is one number that sums up a bucket.
@@ -201,7 +210,11 @@ func eachBucket(cmd *cobra.Command, from annals.Sampler, series string, a annals
 	case numbers == 0 && skipped == 0:
 		return seriesExists(from, series)
 	case numbers == 0:
-		return answerNo("none of %s samples of %q has a number at %s", count(skipped), series, a.Field)
+		err := answerNo("none of %s samples of %q has a number at %s", count(skipped), series, a.Field)
+		if hint := numberHint(from, series, a.Window); hint != "" {
+			err = withHint(err, "%s", hint)
+		}
+		return err
 	case skipped > 0:
 		fmt.Fprintf(cmd.ErrOrStderr(), "annals: %s of %s samples of %s have no number at %s and are left out\n",
 			count(skipped), count(skipped+numbers), printable(plain(series)), plain(a.Field))

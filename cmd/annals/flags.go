@@ -146,9 +146,9 @@ func (f *timeFlag) String() string {
 func (f *timeFlag) Set(s string) error {
 	t, err := pointInTime(s)
 	if err != nil {
-		d, err := time.ParseDuration(s)
+		d, err := parseDuration(s)
 		if err != nil || d < 0 {
-			return errors.New("must be a time like 2024-11-22T14:00:00Z, Unix seconds like 1732284000.5, or how long ago, like 10m")
+			return errors.New("must be a time like 2024-11-22T14:00:00Z, Unix seconds like 1732284000.5, or how long ago, like 10m or 7d")
 		}
 		t = time.Now().Add(-d)
 	}

@@ -51,8 +51,8 @@ series, or no number to draw.`
 	cmd.Flags().Var(&f.aggs, "agg", "what to draw of each stretch: avg (the default), min, max, p99 and so on")
 	cmd.Flags().StringVar(&f.title, "title", "", "the title (default the series and the field)")
 	cmd.Flags().StringVar(&f.unit, "unit", "", "the unit of the numbers; B and B/s are shown in KiB, MiB and so on")
-	cmd.Flags().StringVar(&f.svg, "svg", "", "write an SVG file instead")
-	cmd.Flags().StringVar(&f.png, "png", "", "write a PNG file instead")
+	cmd.Flags().StringVar(&f.svg, "svg", "", "write an SVG file instead; - is standard output")
+	cmd.Flags().StringVar(&f.png, "png", "", "write a PNG file instead; - is standard output")
 	cmd.Flags().Var(&f.size, "size", "width and height of the picture in pixels")
 	f.damage.register(cmd)
 	return cmd
@@ -68,7 +68,7 @@ func (f *pixelsFlag) Set(s string) error {
 	var p pixelsFlag
 	if _, err := fmt.Sscanf(s, "%dx%d", &p.width, &p.height); err != nil || p.String() != s ||
 		p.width < 300 || p.height < 200 || p.width > 10_000 || p.height > 10_000 {
-		return errors.New("must be a width and a height in pixels such as 900x420, at least 300x200")
+		return errors.New("must be a width and a height in pixels such as 900x420, from 300x200 to 10000x10000")
 	}
 	*f = p
 	return nil
@@ -81,6 +81,10 @@ func (f *plotFlags) check(cmd *cobra.Command) error {
 		return errors.New("--agg goes with --every: the stretch of time that is summed up")
 	case cmd.Flags().Changed("svg") && f.svg == "" || cmd.Flags().Changed("png") && f.png == "":
 		return errors.New("the file to write is empty")
+	case f.svg == "-" && f.png == "-":
+		return errors.New("--svg and --png cannot both go to standard output")
+	case slices.Contains(f.fields, ""):
+		return errEmptyField
 	case f.svg == "" && f.png == "" && cmd.Flags().Changed("size"):
 		return errors.New("--size goes with --svg or --png; a drawing in the terminal is as wide as that")
 	}
@@ -120,18 +124,22 @@ func (f *plotFlags) draw(cmd *cobra.Command, p *plotted, columns int) (err error
 		return p.drawText(cmd, columns)
 	}
 	if f.svg != "" {
-		err = errors.Join(err, writePicture(f.svg, p.svg, f.size))
+		err = errors.Join(err, writePicture(cmd, f.svg, p.svg, f.size))
 	}
 	if f.png != "" {
-		err = errors.Join(err, writePicture(f.png, p.png, f.size))
+		err = errors.Join(err, writePicture(cmd, f.png, p.png, f.size))
 	}
 	return err
 }
 
-func writePicture(path string, draw func(pixelsFlag) ([]byte, error), size pixelsFlag) error {
+func writePicture(cmd *cobra.Command, path string, draw func(pixelsFlag) ([]byte, error), size pixelsFlag) error {
 	picture, err := draw(size)
 	if err != nil {
 		return fmt.Errorf("drawing %q: %w", path, err)
+	}
+	if path == "-" {
+		_, err := pipeWriter{cmd.OutOrStdout()}.Write(picture)
+		return err
 	}
 	return replace.WriteFile(path, picture, replace.Perm(0o644))
 }

@@ -34,7 +34,7 @@ func newSamples() *cobra.Command {
 	})
 	cmd.Long = `Samples prints a line {"seq":N,"ser":S,"at":T,"val":V} for each sample, in the order in
 which they were appended. A time is given as 2024-11-22T14:00:00Z, in Unix seconds,
-or as how long ago, such as 10m. The status is 1 if there is no such series.
+or as how long ago, such as 10m or 7d. The status is 1 if there is no such series.
 
 With --every and --agg it prints numbers that sum up the samples of each stretch of
 time, in the order of time, as samples of the same series that annals load reads;
