@@ -379,21 +379,21 @@ func (j *JournalReader) Watch(ctx context.Context) iter.Seq2[Result, error] {
 			if err != nil {
 				yield(Result{}, err)
 			}
-			if !more || !j.follow(ctx, max(seen, last), yield) {
+			seen = max(seen, last)
+			if !more || !j.follow(ctx, &seen, yield) {
 				return
 			}
 			// Compaction has taken the history that was still to be watched. Results are
 			// never overwritten, so what is there now holds all of them.
-			seen = max(seen, last)
 		}
 	}
 }
 
-// follow yields the results above a number as they come, and returns true if their
-// history was compacted away.
-func (j *JournalReader) follow(ctx context.Context, seen uint64, yield func(Result, error) bool) (compacted bool) {
+// follow yields the results above the number seen as they come, which rises with them,
+// and returns true if their history was compacted away.
+func (j *JournalReader) follow(ctx context.Context, seen *uint64, yield func(Result, error) bool) (compacted bool) {
 	prefix := resultKey(j.name, "")
-	for r, err := range j.src.Watch(ctx, seen+1) {
+	for r, err := range j.src.Watch(ctx, *seen+1) {
 		if errors.Is(err, ErrCompacted) {
 			return true
 		}
@@ -404,6 +404,7 @@ func (j *JournalReader) follow(ctx context.Context, seen uint64, yield func(Resu
 			yield(Result{}, err)
 			return false
 		}
+		*seen = r.Seq
 		key, ours := strings.CutPrefix(r.Key, prefix)
 		if !ours || r.Kind != KindPut {
 			continue
