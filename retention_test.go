@@ -539,3 +539,37 @@ func TestRetentionOnABadDisk(t *testing.T) {
 		then.check(t, crashed.Crash(func(i int) bool { return i%2 == 0 }), fmt.Sprintf("crash before operation %d, half on the disk", k))
 	}
 }
+
+// A series of which no sample is left loses its number, and the next new one gets that. A
+// snapshot from before still has all of it, and nothing of what came later.
+func TestSnapshotKeepsASeriesThatGoesAltogether(t *testing.T) {
+	r := newWritten()
+	r.rules.Series = map[string]Limits{"a": {Age: time.Minute}}
+	db := open(t, r.options(nil))
+	add := func(name string) {
+		for i := range 3 {
+			_, err := db.Append(name, fmt.Append(nil, i), At(r.clock.Now()))
+			require.NoError(t, err)
+		}
+	}
+	add("a")
+	add("stays")
+	before := db.Snapshot()
+	defer before.Close()
+	was := plain(samples(t, before, "a", Window{}))
+	require.Len(t, was, 3)
+	r.clock.move(time.Hour)
+	eventually(t, "the samples go", func() bool {
+		r.clock.move(time.Hour)
+		compactAll(t, db)
+		return len(samples(t, db, "a", Window{})) == 0
+	})
+	require.Equal(t, was, plain(samples(t, before, "a", Window{})))
+	add("b")
+	require.Equal(t, was, plain(samples(t, before, "a", Window{})))
+	require.Empty(t, samples(t, before, "b", Window{}))
+	add("a")
+	require.Equal(t, was, plain(samples(t, before, "a", Window{})))
+	require.Len(t, samples(t, db, "a", Window{}), 3)
+	require.Len(t, samples(t, db, "b", Window{}), 3)
+}

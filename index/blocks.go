@@ -220,7 +220,10 @@ type query struct {
 func (s *Snapshot) Blocks(series string, first, last uint64, since, until int64, reverse bool) iter.Seq[Block] {
 	q := query{first: first, last: last, since: since, until: until}
 	return func(yield func(Block) bool) {
-		q.series = s.x.numberOf(series)
+		q.series = noSeries
+		if sum, known := s.series.Get(Series{Name: series}); known {
+			q.series = sum.id // since then another may have got it, or it another
+		}
 		for i := range s.log {
 			if reverse {
 				i = len(s.log) - 1 - i

@@ -16,6 +16,8 @@ type Series struct {
 	LastSeq  uint64
 	MinAt    int64
 	MaxAt    int64
+
+	id uint32 // its number, in the blocks that were there when the sums were so
 }
 
 // seriesTable gives each series a small number and keeps its sums, in a tree as
@@ -47,6 +49,7 @@ func (t *seriesTable) add(c *Change, count bool) {
 	if !ok {
 		s = Series{Name: strings.Clone(c.Name), FirstSeq: c.Seq, LastSeq: c.Seq, MinAt: c.At, MaxAt: c.At}
 		t.number(s.Name)
+		s.id = t.ids[s.Name]
 	}
 	s.Samples++
 	s.Bytes += uint64(c.Len)
@@ -86,6 +89,7 @@ func (t *seriesTable) frozen() *seriesTable {
 func (s *Snapshot) Series() []Series {
 	all := make([]Series, 0, s.series.Len())
 	s.series.Ascend(func(sum Series) bool {
+		sum.id = 0
 		all = append(all, sum)
 		return true
 	})

@@ -101,7 +101,8 @@ func (t *seriesTable) read(d *decoder) {
 			continue
 		}
 		s := Series{Name: name, Samples: d.uint(), Bytes: d.uint(), FirstSeq: d.uint(), LastSeq: d.uint(), MinAt: d.int(), MaxAt: d.int()}
-		t.ids[name] = uint32(len(t.names) - 1)
+		s.id = uint32(len(t.names) - 1)
+		t.ids[name] = s.id
 		t.sums.ReplaceOrInsert(s)
 	}
 }
