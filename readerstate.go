@@ -209,10 +209,11 @@ func (r *Reader) harden(g *growing) error {
 // a recovery would take the copy away whose records we have shown.
 func (r *Reader) hardenNames() error { return onlyRead(r.opts.FS.SyncDir(r.dir)) }
 
-// onlyRead forgives that a sync is not for us: we have no right to it, or what we read
-// from can't be written and has nothing to sync. Then we show what is there.
+// onlyRead forgives that a sync is not for us: we have no right to it, or the file system
+// is one that is only read and has no syncs. Then we show what is there. Not so EROFS: a
+// file system says that which has failed and takes no more.
 func onlyRead(err error) error {
-	for _, fine := range []error{fs.ErrPermission, errors.ErrUnsupported, syscall.EROFS, syscall.EINVAL} {
+	for _, fine := range []error{fs.ErrPermission, errors.ErrUnsupported, syscall.EINVAL} {
 		if errors.Is(err, fine) {
 			return nil
 		}
