@@ -43,6 +43,8 @@ var faultPardons = []faultPardon{
 	{"Repair", faultKinds(faultfs.Lstat, faultfs.Read), "", false, "what can't be read is read again, and is listed; sizes are for progress only"},
 	{"OpenReader Refresh", faultKinds(faultfs.Lstat, faultfs.ReadDir, faultfs.Open, faultfs.Read, faultfs.Stat, faultfs.Close), "", false,
 		"a writer may have changed it meanwhile: it is read again"},
+	{"Verify", faultKinds(faultfs.Open, faultfs.Read, faultfs.Stat, faultfs.Close), "LOCK", false, "where a writer can't be seen, what it has written is judged as if it had died"},
+	{"Scan,", faultKinds(faultfs.Read), "log", false, "lines that can't be read together are read one by one"},
 	{"Open", faultKinds(faultfs.Lstat, faultfs.Open, faultfs.Stat, faultfs.Read, faultfs.Close), "INDEX", false, "the log has all that is in it"},
 	{"Close", faultAnyKind, "INDEX", false, "the next Open reads the log instead"},
 	{"Checkpoint", faultKinds(faultfs.Close), "INDEX", false, "it was only read"},
