@@ -235,7 +235,12 @@ func (f *plotFlags) span(from annals.Sampler, series []string) (begin, end time.
 	if first > last {
 		return begin, end, answerNo("no samples of %s in this time", strings.Join(series, ", "))
 	}
-	return time.UnixMicro(first), time.UnixMicro(last), nil
+	begin, end = time.UnixMicro(first), time.UnixMicro(last)
+	if end.Sub(begin) == math.MaxInt64 { // which is what longer times are taken for
+		return begin, end, fmt.Errorf("the samples are too far apart to draw: from %s to %s; --since and --until choose among them",
+			begin.Format(time.DateOnly), end.Format(time.DateOnly))
+	}
+	return begin, end, nil
 }
 
 // plotted is what a picture shows, whatever draws it.

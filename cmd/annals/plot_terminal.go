@@ -89,7 +89,7 @@ func (a *numberAxis) rowLabel(row, rows float64) string {
 	return ""
 }
 
-// moment spells any moment on the axis, as exactly as the step of its marks asks for.
+// moment spells any moment on the axis, no coarser than a character is wide.
 func (a *timeAxis) moment(t time.Time) string {
 	switch s := a.step; {
 	case s.months > 0:
@@ -99,7 +99,21 @@ func (a *timeAxis) moment(t time.Time) string {
 	case s.days > 0, s.short >= time.Hour && !a.oneDay():
 		return t.Format("Jan 2 15:04")
 	}
-	return a.label(t.Round(time.Microsecond))
+	switch width := a.end.Sub(a.begin) / 50; {
+	case width >= time.Minute:
+		return a.label(t.Round(time.Minute))
+	case width >= time.Second:
+		return t.Round(time.Second).Format(time.TimeOnly)
+	default:
+		layout, digit := time.TimeOnly+".", time.Second/10
+		if a.step.short < time.Millisecond {
+			layout = "05."
+		}
+		for ; digit > width && digit > time.Microsecond; digit /= 10 {
+			layout += "0"
+		}
+		return t.Round(digit).Format(layout + "0")
+	}
 }
 
 // characters are the numbers of a line, one for each column of characters. A spike in
