@@ -46,7 +46,7 @@ it records all of this machine, unless another flag says what else to record;
 --source cpu names a part of it, --source all the whole, and --source NAME=10s gives a
 source, a command too, an interval of its own.
 
-It ends with Ctrl-C, SIGTERM or --for, and loses nothing that it wrote. A source that
+It ends with Ctrl-C, SIGTERM, SIGHUP or --for, and loses nothing that it wrote. A source that
 fails, or a command that takes longer than its interval, is told once and tried again.
 While the disk is full it goes on measuring: samples wait in memory, up to --queue, and
 what finds no room there is counted; the series annals.record gets that number as soon as

@@ -171,10 +171,10 @@ func runFor(t *testing.T, cmd *exec.Cmd, limit time.Duration) string {
 }
 
 // A recorder that is stopped, or killed, and started again goes on with the next
-// number. SIGTERM and SIGINT are a clean stop.
+// number. SIGTERM, SIGINT and SIGHUP, of a terminal that is closed, are a clean stop.
 func TestARestartLeavesNoGap(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
-	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGKILL, syscall.SIGTERM} {
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGKILL, syscall.SIGTERM} {
 		before := lastSeq(t, dir)
 		record := annalsCommand(t, "record", dir, "--every", "5ms", "--exec", "exec=echo 1; sleep 0.01", "--source", "all")
 		var complaint strings.Builder
