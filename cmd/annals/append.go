@@ -35,7 +35,7 @@ func runAppend(cmd *cobra.Command, args []string, f *loadFlags) error {
 			lines := newLineReader(interruptible(ctx, in))
 			var sample annals.Batch
 			for ctx.Err() == nil {
-				line, err := lines.next()
+				line, err := lines.nextSample()
 				if err == io.EOF {
 					return nil
 				}

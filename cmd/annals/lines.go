@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -42,6 +43,14 @@ func (l *lineReader) next() ([]byte, error) {
 		line = line[:len(line)-1]
 	}
 	return line, nil
+}
+
+// nextSample is next for lines that become values: one that ends with a carriage return
+// and a newline, as Windows and serial ports end lines, ends before both. With the
+// carriage return it would be a text, whatever it holds.
+func (l *lineReader) nextSample() ([]byte, error) {
+	line, err := l.next()
+	return bytes.TrimSuffix(line, []byte("\r")), err
 }
 
 // fail says in which line err happened.

@@ -219,7 +219,7 @@ func (r *recorder) runCommand(ctx context.Context, c *execSource) {
 func (r *recorder) runInput(ctx context.Context) {
 	lines := newLineReader(interruptible(ctx, r.input))
 	for {
-		line, err := lines.next()
+		line, err := lines.nextSample()
 		switch {
 		case ctx.Err() != nil:
 			return
