@@ -21,7 +21,7 @@ func newVerify() *cobra.Command {
 			return err
 		}
 		if !report.OK() {
-			return withHint(answerNo("%q is damaged: %d findings", args[0], len(report.Problems)),
+			return withHint(answerNo("%q is damaged: %s", args[0], findings(len(report.Problems))),
 				"annals repair %q NEWDIR saves everything else", args[0])
 		}
 		return nil
@@ -61,4 +61,11 @@ func writeReport(cmd *cobra.Command, asJSON bool, report any, print func(io.Writ
 	out := newOutput(cmd)
 	print(out)
 	return out.Flush()
+}
+
+func findings(n int) string {
+	if n == 1 {
+		return "1 finding"
+	}
+	return count(n) + " findings"
 }
