@@ -255,8 +255,11 @@ func (r *Reader) backup() (*backup, error) {
 	r.mu.Lock() // MANIFEST, segments and records are of one moment
 	defer r.mu.Unlock()
 	state := r.now()
+	if r.shut {
+		return nil, ErrClosed
+	}
 	v := state.files.acquire()
-	if v == nil || r.shut {
+	if v == nil {
 		return nil, ErrClosed
 	}
 	now := state.shown.Load()
