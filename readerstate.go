@@ -102,6 +102,8 @@ func (r *Reader) loadOnce() (_ *readerState, generation uint64, err error) {
 		return nil, generation, err
 	}
 	op.startClock()
+	op.hold()
+	defer op.letGo()
 	if err := op.replay(); err != nil {
 		return nil, generation, err
 	}

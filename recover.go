@@ -35,7 +35,8 @@ import (
 type opening struct {
 	opts Options
 	dir  string
-	skip bool // a reader's, who reads on behind damage
+	skip bool                    // a reader's, who reads on behind damage
+	held map[uint64]replace.File // segments that are open already, see hold
 
 	manifest segment.Manifest
 	fresh    bool
@@ -159,7 +160,10 @@ func examineBesideWriter(file replace.File, path, store string, number uint64) (
 
 // open opens a segment that MANIFEST lists.
 func (o *opening) open(number uint64) (replace.File, int64, error) {
-	file, err := o.fs().OpenFile(o.path(number), os.O_RDONLY, 0)
+	file, err := o.held[number], error(nil)
+	if delete(o.held, number); file == nil {
+		file, err = o.fs().OpenFile(o.path(number), os.O_RDONLY, 0)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, 0, &CorruptError{Path: o.path(number), Reason: "MANIFEST lists this segment, and the file is missing"}
 	}
@@ -171,6 +175,33 @@ func (o *opening) open(number uint64) (replace.File, int64, error) {
 		return nil, 0, errors.Join(err, file.Close())
 	}
 	return file, info.Size(), nil
+}
+
+// hold opens all listed segments, for a reader: while it reads the first ones, which
+// may take long, compaction must not remove the last ones. What can't be opened now is
+// told when its turn comes.
+func (o *opening) hold() {
+	o.held = map[uint64]replace.File{}
+	var numbers []uint64
+	if o.manifest.Open != 0 {
+		numbers = append(numbers, o.manifest.Open)
+	}
+	for i := range o.manifest.Sealed {
+		numbers = append(numbers, o.manifest.Sealed[i].Segment)
+	}
+	for _, n := range numbers {
+		if file, err := o.fs().OpenFile(o.path(n), os.O_RDONLY, 0); err == nil {
+			o.held[n] = file
+		}
+	}
+}
+
+// letGo closes what is held still.
+func (o *opening) letGo() {
+	for _, file := range o.held {
+		file.Close() // it was only opened
+	}
+	o.held = nil
 }
 
 // maxFile is beyond the length of any segment: 1 GiB and one commit.
