@@ -116,7 +116,6 @@ func (l *Log) flush() bool {
 		l.syncedLazily()
 	}
 	l.mu.Lock()
-	more := len(l.mu.buffer) > 0 && l.mu.failure == nil
 	early := len(l.mu.buffer) == 1 && l.mu.buffered < fullBuffer && !l.mu.closed && !l.mu.buffer[0].sync
 	l.mu.Unlock()
 	if early {
@@ -130,6 +129,7 @@ func (l *Log) flush() bool {
 		l.room.Broadcast()
 		return false
 	}
+	more := len(l.mu.buffer) > 0 && l.mu.failure == nil
 	l.mu.Unlock()
 	if more {
 		_ = l.flushOne() // a failure is kept in stuck
