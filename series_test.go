@@ -12,11 +12,12 @@ import (
 	"github.com/annalsdb/annals/fuzz/seed"
 )
 
-// window is what Samples should yield of all samples in the order of their numbers.
+// window is what Samples, or AllSamples if series is "", should yield of all samples in
+// the order of their numbers.
 func window(all []Sample, series string, w Window) (list []Sample) {
 	for _, s := range all {
 		switch {
-		case s.Series != series:
+		case series != "" && s.Series != series:
 		case s.Seq < w.FromSeq || w.ToSeq != 0 && s.Seq > w.ToSeq:
 		case !w.Since.IsZero() && s.At.Before(w.Since):
 		case !w.Until.IsZero() && !s.At.Before(w.Until):
@@ -124,6 +125,16 @@ func TestSamplesOfAWindowAreExact(t *testing.T) {
 		check(db)
 		require.NoError(t, db.View(func(s *Snapshot) error {
 			check(s)
+			for range 50 {
+				w := randomWindow(rng, all)
+				var list []Sample
+				for sample, err := range s.AllSamples(w) {
+					require.NoError(t, err)
+					list = append(list, sample)
+				}
+				require.Equal(t, plain(window(all, "", w)), plain(list), "all series %+v", w)
+			}
+			require.Empty(t, samples(t, s, "", Window{}), "there is no series without a name")
 			return nil
 		}))
 		require.NoError(t, db.Update(func(tx *Tx) error {

@@ -134,6 +134,18 @@ func (p span) holds(v *segment.View) bool {
 // Samples yields the samples of a series in a window. Damage is yielded as an
 // error, and the loop may go on behind it.
 func (s *Snapshot) Samples(series string, w Window) iter.Seq2[Sample, error] {
+	if series == "" { // it names none: to the index it means all
+		return func(func(Sample, error) bool) {}
+	}
+	return s.samples(series, w)
+}
+
+// AllSamples yields the samples of all series in a window, in the order of their
+// numbers: the log is read once, where Samples of one series after the other would
+// read it for each. Damage is yielded as an error, and the loop may go on behind it.
+func (s *Snapshot) AllSamples(w Window) iter.Seq2[Sample, error] { return s.samples("", w) }
+
+func (s *Snapshot) samples(series string, w Window) iter.Seq2[Sample, error] {
 	return func(yield func(Sample, error) bool) {
 		if s.ended() {
 			yield(Sample{}, ErrClosed)
@@ -164,8 +176,8 @@ type found struct {
 	err error
 }
 
-// block reads a block and returns the samples of the series in it, and the damage
-// between them. Of a damaged block, and of one with another number of samples than
+// block reads a block and returns the samples of the series in it, "" for all, and the
+// damage between them. Of a damaged block, and of one with another number of samples than
 // the index has counted, something is said even if all its lines are whole: then one
 // is missing, or lies where it does not belong.
 func (s *Snapshot) block(b index.Block, series string, p span) (list []found) {
@@ -195,8 +207,12 @@ func (s *Snapshot) block(b index.Block, series string, p span) (list []found) {
 			if v.Kind == segment.Sample {
 				count++
 			}
-			if v.Kind == segment.Sample && p.holds(v) && v.NameIs(series) {
-				list = append(list, found{Sample: Sample{Series: series, Seq: v.Seq, At: timeOfSample(v.At), Value: v.AppendValue(nil)}})
+			if v.Kind == segment.Sample && p.holds(v) && (series == "" || v.NameIs(series)) {
+				name := series
+				if name == "" {
+					name = v.Name()
+				}
+				list = append(list, found{Sample: Sample{Series: name, Seq: v.Seq, At: timeOfSample(v.At), Value: v.AppendValue(nil)}})
 			}
 		}
 	}

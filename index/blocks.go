@@ -79,8 +79,11 @@ func (t *stretch) samples() (n int) {
 	return n
 }
 
-// noSeries is the number of what is no sample.
-const noSeries = math.MaxUint32
+// noSeries is the number of what is no sample, anySeries stands for all series.
+const (
+	noSeries  = math.MaxUint32
+	anySeries = math.MaxUint32 - 1
+)
 
 // add takes in the next line, of a series by its number.
 func (t *stretch) add(c *Change, series uint32) {
@@ -214,15 +217,18 @@ type query struct {
 	since, until int64
 }
 
-// Blocks yields the blocks that can hold samples of the series with a sequence
-// number from first to last and a time from since up to until, in the order of
-// sequence numbers or backwards.
+// Blocks yields the blocks that can hold samples of the series, "" for any, with a
+// sequence number from first to last and a time from since up to until, in the order
+// of sequence numbers or backwards.
 func (s *Snapshot) Blocks(series string, first, last uint64, since, until int64, reverse bool) iter.Seq[Block] {
 	q := query{first: first, last: last, since: since, until: until}
 	return func(yield func(Block) bool) {
 		q.series = noSeries
 		if sum, known := s.series.Get(Series{Name: series}); known {
 			q.series = sum.id // since then another may have got it, or it another
+		}
+		if series == "" {
+			q.series = anySeries
 		}
 		for i := range s.log {
 			if reverse {
@@ -282,7 +288,11 @@ func (x *Index) match(t *stretch, j int, q *query, reverse bool) (found []Block)
 		return nil
 	}
 	holds := func(int) bool { return false }
-	if q.series != noSeries {
+	switch q.series {
+	case noSeries:
+	case anySeries:
+		holds = func(int) bool { return true }
+	default:
 		holds = p.holds(q.series)
 	}
 	for i := range p.blocks {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -29,7 +30,7 @@ func newExport() *cobra.Command {
 		func(cmd *cobra.Command, args []string) error { return runExport(cmd, args[0], &f) })
 	cmd.Long = `Export writes the present state of a store. The formats are
 
-  jsonl    all keys, then the samples series by series, as annals load reads them
+  jsonl    all keys, then the samples, as annals load reads them
   article  samples only: the value, a space and its CRC32 in hex, one a line. A
            value that is not JSON on one line cannot be written so; the status is
            then 1, and standard error says how many were left out.
@@ -37,7 +38,8 @@ func newExport() *cobra.Command {
            the values, or for those of --field alone: val.t is the field t, val.a.0
            what is deeper, val the value itself
 
---series, --since and --until leave out other samples, and all keys.`
+Samples come in the order in which they were written, or series by series where --series
+names some. --series, --since and --until leave out other samples, and all keys.`
 	cmd.Example = `  annals export data > data.ndjson
   annals export data --format csv --series load --series cpu > load.csv
   annals export data --format csv --series cpu --field val.busy_pct --since 1h > busy.csv
@@ -137,8 +139,15 @@ func (e *exporter) findSeries() error {
 
 // eachSample calls fn for the samples of all series that are to be written.
 func (e *exporter) eachSample(fn func(annals.Sample) error) error {
-	for _, name := range e.series {
-		for sample, err := range e.damage.sampler(e.snapshot).Samples(name, e.window) {
+	loops := []iter.Seq2[annals.Sample, error]{e.snapshot.AllSamples(e.window)}
+	if !e.all {
+		loops = nil
+		for _, name := range e.series {
+			loops = append(loops, e.snapshot.Samples(name, e.window))
+		}
+	}
+	for _, loop := range loops {
+		for sample, err := range passing(e.damage, loop) {
 			err = errors.Join(err, e.done())
 			if err == nil {
 				err = fn(sample)
