@@ -19,6 +19,7 @@ type mapped struct {
 	mu     sync.Mutex
 	memory []byte // nil after Close
 	words  []uint64
+	fixed  bool // the file was opened for reading
 }
 
 const mapWithin = 4096 // the least size of a page: the first one holds all
@@ -32,6 +33,7 @@ func (f osFile) MapWords(off int64, n int) (*Words, error) {
 	err := f.control("mmap", func(fd int) (err error) {
 		w.memory, err = unix.Mmap(fd, 0, mapWithin, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 		if errors.Is(err, unix.EACCES) { // the file is open for reading only
+			w.fixed = true
 			w.memory, err = unix.Mmap(fd, 0, mapWithin, unix.PROT_READ, unix.MAP_SHARED)
 		}
 		return err
@@ -43,9 +45,12 @@ func (f osFile) MapWords(off int64, n int) (*Words, error) {
 	return w, nil
 }
 
-// Store stores word i. A fault, since somebody has cut the file or it was opened for
-// reading, is an error.
+// Store stores word i. A fault, since somebody has cut the file, is an error, and so is
+// a file that was opened for reading.
 func (w *Words) Store(i int, n uint64) error {
+	if w.fixed {
+		return ErrUnmapped
+	}
 	return w.touch(func(words []uint64) { atomic.StoreUint64(&words[i], little(n)) })
 }
 
