@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path/filepath"
 
@@ -109,6 +110,13 @@ func (b *backup) sealed(ctx context.Context, f *segment.Footer, path string) err
 		return err
 	}
 	src := b.version.byID[f.Segment]
+	// A link is as good as the file: that nothing is missing at its end costs no time to
+	// see, and a backup of less must not take the place of an older one.
+	if _, err := src.ReaderAt.ReadAt(make([]byte, 1), f.Size()-1); err == io.EOF {
+		return &CorruptError{Path: src.path, FirstSeq: f.First, LastSeq: f.Last, Reason: fmt.Sprintf("the file is shorter than the %d bytes that MANIFEST says", f.Size())}
+	} else if err != nil {
+		return fmt.Errorf("annals: reading %q: %w", src.path, err)
+	}
 	if b.fs.Link(src.path, path) == nil {
 		return nil
 	}

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/annalsdb/annals/replace"
+	"github.com/annalsdb/annals/segment"
 	"github.com/stretchr/testify/require"
 )
 
@@ -113,6 +115,30 @@ func TestBackupCopiesWhereLinksDoNotWork(t *testing.T) {
 	b, err := os.Stat(segmentsIn(t, dir)[0])
 	require.NoError(t, err)
 	require.False(t, os.SameFile(a, b))
+}
+
+// A segment that was cut is no backup, though it can be linked.
+func TestBackupOfACutSegmentFails(t *testing.T) {
+	db := open(t, &Options{SegmentSize: 4 << 10})
+	for i := range 200 {
+		put(t, db, fmt.Sprint("key", i), strings.Repeat("x", 50))
+	}
+	f := db.manifest.copy().Sealed[1]
+	path := filepath.Join(db.dir, segment.Name(f.Segment))
+	whole, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, os.Truncate(path, f.Size()-1))
+	dest := filepath.Join(t.TempDir(), "copy")
+	err = db.Backup(t.Context(), dest)
+	var damage *CorruptError
+	require.ErrorAs(t, err, &damage)
+	require.Equal(t, path, damage.Path)
+	require.Equal(t, []uint64{f.First, f.Last}, []uint64{damage.FirstSeq, damage.LastSeq})
+	left, err := os.ReadDir(dest)
+	require.NoError(t, err)
+	require.Empty(t, left)
+	require.NoError(t, os.WriteFile(path, whole, 0o600))
+	require.NoError(t, db.Backup(t.Context(), dest))
 }
 
 func TestBackupThatFailsLeavesNoFile(t *testing.T) {
