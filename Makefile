@@ -61,7 +61,7 @@ model: ## random operations against a map, options against each other, histories
 readers: ## four reader processes beside a writer that is killed, READERS long for each policy; how soon they see, and what they cost
 	go test ./fuzz/beside -count=1 -v -beside.for=$(READERS) -bench . -benchtime 1x -timeout 0
 
-soak: readers ## the readers for READERS, then mixed load with faults, crashes and backups under the race detector for SOAK
+soak: readers kill ## the readers for READERS, the kills, then mixed load with faults, crashes and backups under the race detector for SOAK
 	go test ./fuzz -race -count=1 -v -run Soak -soak=$(SOAK) -timeout 0
 
 mutants: ## put known bugs into the store, one at a time: the test for each must fail
