@@ -45,7 +45,8 @@ func (o *opening) openGrowing() (*growing, error) {
 		return nil, err
 	}
 	g := &growing{File: file, path: o.path(m.Open), number: m.Open}
-	h, line, err := segment.ReadHeader(file, size, g.path)
+	// Its padding may have been cut since it was asked for its size.
+	h, line, err := segment.ReadHeader(newlineFilled{file}, size, g.path)
 	if err == nil {
 		err = g.belongs(&h, m)
 	}

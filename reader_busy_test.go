@@ -62,3 +62,27 @@ func TestReaderOpensAStoreThatIsCompactedAllTheTime(t *testing.T) {
 	require.NoError(t, r.Close())
 	require.Greater(t, reads, 16)
 }
+
+// longer is a file that is shorter by now than it says: its writer has cut the padding.
+type longer struct{ replace.File }
+
+func (f longer) Stat() (fs.FileInfo, error) {
+	info, err := f.File.Stat()
+	return longerInfo{info}, err
+}
+
+type longerInfo struct{ fs.FileInfo }
+
+func (i longerInfo) Size() int64 { return i.FileInfo.Size() + 4096 }
+
+func TestReaderOpensASegmentWhosePaddingIsBeingCut(t *testing.T) {
+	db := open(t, nil)
+	put(t, db, "key", "value")
+	o := &opening{opts: db.opts, dir: db.dir, manifest: db.manifest.copy()}
+	o.hold()
+	o.held[o.manifest.Open] = longer{o.held[o.manifest.Open]}
+	g, err := o.openGrowing()
+	require.NoError(t, err)
+	defer g.Close()
+	require.EqualValues(t, 1, g.first)
+}
