@@ -161,8 +161,8 @@ func newStore(op *opening, lock *dirLock) *Store {
 	s.news.published.Store(op.manifest.Seq - 1)
 	lock.publish(generationAt, op.manifest.Generation)
 	lock.publish(visibleAt, op.manifest.Seq-1)
+	s.startCheckpoints() // first: compaction may be done with its first job at once, and wakes them
 	s.startCompaction()
-	s.startCheckpoints()
 	return s
 }
 
