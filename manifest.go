@@ -199,7 +199,8 @@ func judgeUnlisted(fsys replace.FS, dir string, number uint64, m *segment.Manife
 	if err != nil {
 		return left, err
 	}
-	h, _, err := segment.ReadHeader(file, info.Size(), left.path)
+	steady := newlineFilled{file} // who has no lock may meet a file of which the padding is being cut
+	h, _, err := segment.ReadHeader(steady, info.Size(), left.path)
 	switch {
 	case errors.Is(err, ErrCorrupt):
 		return left, nil
@@ -213,7 +214,7 @@ func judgeUnlisted(fsys replace.FS, dir string, number uint64, m *segment.Manife
 		// interrupted, whose removal a crash has taken back.
 		return left, nil
 	}
-	scan := segment.NewScanner(file, 0, info.Size())
+	scan := segment.NewScanner(steady, 0, info.Size())
 	for scan.Scan() {
 		if l := scan.Line(); l.Kind == segment.RecordLine && l.View.Seq >= m.Seq {
 			return left, &CorruptError{

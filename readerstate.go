@@ -51,7 +51,7 @@ func (st *readerState) show(m *segment.Manifest) {
 func (r *Reader) load() (*readerState, error) {
 	for tries := 1; ; tries++ {
 		state, generation, err := r.loadOnce()
-		if err == nil || tries == maxTries || errors.Is(err, ErrNotStore) {
+		if err == nil || tries == maxLooks || errors.Is(err, ErrNotStore) {
 			return state, err
 		}
 		if m, again := readManifest(r.opts.FS, r.dir); again != nil || m.Generation == generation {
@@ -102,8 +102,13 @@ func (r *Reader) loadOnce() (_ *readerState, generation uint64, err error) {
 		return nil, generation, err
 	}
 	op.startClock()
-	op.hold()
+	missing := op.hold()
 	defer op.letGo()
+	if missing != nil { // at once, not when its turn comes: a writer that compacts all the time would be faster
+		if now, err := readManifest(r.opts.FS, r.dir); err != nil || now.Generation != generation {
+			return nil, generation, missing
+		}
+	}
 	if err := op.replay(); err != nil {
 		return nil, generation, err
 	}

@@ -1,6 +1,7 @@
 package annals
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -178,9 +179,9 @@ func (o *opening) open(number uint64) (replace.File, int64, error) {
 }
 
 // hold opens all listed segments, for a reader: while it reads the first ones, which
-// may take long, compaction must not remove the last ones. What can't be opened now is
-// told when its turn comes.
-func (o *opening) hold() {
+// may take long, compaction must not remove the last ones. It returns the error of one
+// that is missing; what else can't be opened is told when its turn comes.
+func (o *opening) hold() (missing error) {
 	o.held = map[uint64]replace.File{}
 	var numbers []uint64
 	if o.manifest.Open != 0 {
@@ -190,10 +191,14 @@ func (o *opening) hold() {
 		numbers = append(numbers, o.manifest.Sealed[i].Segment)
 	}
 	for _, n := range numbers {
-		if file, err := o.fs().OpenFile(o.path(n), os.O_RDONLY, 0); err == nil {
+		file, err := o.fs().OpenFile(o.path(n), os.O_RDONLY, 0)
+		if err == nil {
 			o.held[n] = file
+		} else if errors.Is(err, fs.ErrNotExist) {
+			missing = cmp.Or(missing, err)
 		}
 	}
+	return missing
 }
 
 // letGo closes what is held still.

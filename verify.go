@@ -48,10 +48,6 @@ func VerifyFS(ctx context.Context, fsys replace.FS, dir string, progress func(do
 // Each time it has less to read.
 const maxVerifies = 10_000
 
-// maxTries is how often a reader without the lock begins again because a writer
-// has changed MANIFEST.
-const maxTries = 10
-
 // verifier is a Verify at work.
 type verifier struct {
 	ctx         context.Context
