@@ -73,7 +73,8 @@ func (r *Reader) readManifest() (m segment.Manifest, s glimpse, err error) {
 	return m, s, errors.New("annals: the writer replaces MANIFEST faster than it can be read")
 }
 
-// maxLooks is how often MANIFEST is read until it is not older than what the writer
+// maxLooks is how often a reader begins again because a writer has changed MANIFEST in
+// between, and how often MANIFEST is read until it is not older than what the writer
 // says of it. It needs a few milliseconds to replace it.
 const maxLooks = 100
 
