@@ -256,9 +256,9 @@ func (c *chunk) free() {
 // fill takes the next entries of a walk that are not hidden: at most n, at least one
 // unless there is none, and not more than have so many bytes of lines.
 func (c *chunk) fill(s *Snapshot, w *index.Walk, n, bytes int) (err error) {
-	for all := 1; all > 0; {
+	for {
 		c.entries, err = w.Next(c.entries[:0], n, bytes)
-		all = len(c.entries)
+		all := len(c.entries)
 		c.most = max(c.most, all)
 		for i := range c.entries {
 			if c.entries[i].Expires != 0 { // few stores have such
@@ -266,11 +266,10 @@ func (c *chunk) fill(s *Snapshot, w *index.Walk, n, bytes int) (err error) {
 				break
 			}
 		}
-		if err != nil || len(c.entries) > 0 {
-			break
+		if err != nil || all == 0 || len(c.entries) > 0 {
+			return err
 		}
 	}
-	return err
 }
 
 // yield yields the rows, and false if the loop has ended.

@@ -117,7 +117,7 @@ type exporter struct {
 	done     func() error
 }
 
-// findSeries lists all series, or checks that those asked for are there.
+// findSeries checks that the series asked for are there.
 func (e *exporter) findSeries() error {
 	there := map[string]bool{}
 	for info, err := range e.damage.sampler(e.snapshot).Series() {
@@ -125,9 +125,6 @@ func (e *exporter) findSeries() error {
 			return err
 		}
 		there[info.Name] = true
-		if e.all {
-			e.series = append(e.series, info.Name)
-		}
 	}
 	for _, name := range e.series {
 		if !there[name] {
