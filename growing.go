@@ -201,3 +201,11 @@ func (f newlineFilled) ReadAt(p []byte, off int64) (int, error) {
 	}
 	return n, err
 }
+
+// NextData passes on what the file knows of its holes.
+func (f newlineFilled) NextData(off int64) int64 {
+	if file, ok := f.ReaderAt.(interface{ NextData(int64) int64 }); ok {
+		return file.NextData(off)
+	}
+	return off
+}
