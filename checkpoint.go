@@ -174,8 +174,8 @@ func (s *Store) checkpointIfDue(ctx context.Context, limit, few, part int) error
 }
 
 // Checkpoint saves the index to the file INDEX, so that the next Open need not read
-// what is in the log now, but for the segment that is being written. A store does so
-// by itself, see Options.Checkpoint. It makes the log durable first. It goes on beside
+// what is in the log now, but for the segment that is being written, which it ends first
+// if half of it is full. A store does so by itself, see Options.Checkpoint. It makes the log durable first. It goes on beside
 // reads and writes; ctx stops it, with nothing changed.
 func (s *Store) Checkpoint(ctx context.Context) error {
 	c := &s.checkpoints
@@ -199,6 +199,7 @@ func (s *Store) checkpoint(ctx context.Context) (err error) {
 	if err := s.log.Failure(); err != nil {
 		return &FailedError{Err: err}
 	}
+	s.endLongSegment(ctx)
 	frozen, m, err := s.freeze()
 	if err != nil {
 		return err
@@ -279,6 +280,18 @@ func (s *Store) freeze() (*index.Checkpoint, segment.Manifest, error) {
 	}
 	m := s.manifest.copy()
 	return s.index.Freeze(), m, nil
+}
+
+// endLongSegment ends the segment that is being written, if much is in it: INDEX does not
+// stand for one that goes on growing, so that who opens the store behind a crash would
+// read all of it.
+func (s *Store) endLongSegment(ctx context.Context) {
+	if all, _ := s.openBytes(); s.log.Closed() || all < max(1<<20, s.opts.SegmentSize/2) {
+		return
+	}
+	if err := s.log.Rotate(ctx); err != nil { // INDEX will be as true without it
+		s.opts.Logger.Debug("annals: the segment could not be ended before the index is saved", "dir", s.dir, "err", err)
+	}
 }
 
 // durableUpTo makes the log durable up to a record.

@@ -1195,3 +1195,26 @@ func TestIndexThatIsCutWhileItIsUsed(t *testing.T) {
 	}
 	require.NoError(t, db.Close())
 }
+
+// INDEX does not stand for a segment that goes on growing: one in which much is, is
+// ended before, so that little is read behind a crash.
+func TestCheckpointEndsALongSegment(t *testing.T) {
+	for _, kib := range []int{900, 1100} {
+		opts := &Options{Sync: SyncNever, SegmentSize: 2 << 20}
+		db := open(t, opts)
+		for i := range kib {
+			put(t, db, fmt.Sprint(i), strings.Repeat("v", 1024))
+		}
+		save(t, db)
+		put(t, db, "behind", "1")
+		again := openAt(t, killed(t, db), opts)
+		require.EqualValues(t, kib, again.Recovery().Indexed)
+		if kib < 1024 {
+			require.EqualValues(t, kib+1, again.Recovery().Replayed)
+		} else {
+			require.EqualValues(t, 1, again.Recovery().Replayed)
+		}
+		present(t, again, "behind", "1")
+		require.Equal(t, kib+1, again.Stats().Keys)
+	}
+}

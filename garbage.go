@@ -62,9 +62,18 @@ func (s *Store) balance() (b balance) {
 	if s.opts.History > 0 {
 		return b // the newest records stay as they are
 	}
+	b.open, b.openLive = s.openBytes()
+	b.total += b.open
+	b.live += b.openLive
+	return b
+}
+
+// openBytes is how long the lines of the segment that is being written are, and how
+// many bytes of them matter.
+func (s *Store) openBytes() (all, live int64) {
 	v := s.files.acquire()
 	if v == nil {
-		return b
+		return 0, 0
 	}
 	defer v.release()
 	for _, f := range v.byID {
@@ -73,12 +82,10 @@ func (s *Store) balance() (b balance) {
 			continue
 		}
 		u := s.index.Usage(seg.Number)
-		b.open += max(seg.End()-f.header, 0)
-		b.openLive += u.Entries + u.Samples + u.Tombstones
+		all += max(seg.End()-f.header, 0)
+		live += u.Entries + u.Samples + u.Tombstones
 	}
-	b.total += b.open
-	b.live += b.openLive
-	return b
+	return all, live
 }
 
 // cleaning is what background compaction goes by. One that is told to keep more

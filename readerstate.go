@@ -187,7 +187,9 @@ func (st *readerState) replayOpen(r *Reader, op *opening, served bool) error {
 	if op.verdict.Last < g.first {
 		return nil
 	}
-	err = g.read(op.verdict.Last, func(l *segment.Line) { _ = op.add(g.number, l, true) }, pass)
+	feed := feed{to: op, segment: g.number, inOrder: true}
+	err = g.read(op.verdict.Last, func(l *segment.Line) { _ = feed.add(l) }, pass)
+	feed.end()
 	if err == nil {
 		op.clock.raise(g.clock)
 	}

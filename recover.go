@@ -278,9 +278,9 @@ func (o *opening) replaySealed(f *segment.Footer) error {
 	if err := tooLong(path, size); err != nil && (h.HoldsKeys() || !own) && !o.skip {
 		return err
 	}
-	problems, err := segment.CheckSealed(file, min(size, maxFile), path, o.manifest.Store, *f, func(l *segment.Line) error {
-		return o.add(f.Segment, l, h.Order != segment.ByKey)
-	})
+	feed := feed{to: o, segment: f.Segment, inOrder: h.Order != segment.ByKey}
+	problems, err := segment.CheckSealed(file, min(size, maxFile), path, o.manifest.Store, *f, feed.add)
+	feed.end()
 	if err != nil {
 		return err
 	}
@@ -313,14 +313,6 @@ func (o *opening) unreadable(f *segment.Footer, err error) error {
 	o.lost = append(o.lost, damage)
 	o.builder.Damage(f.Segment, 0, f.Bytes, f.First, f.Last)
 	o.files = append(o.files, &segmentFile{number: f.Segment, path: o.path(f.Segment), ReaderAt: foreign{damage}, Closer: io.NopCloser(nil)})
-	return nil
-}
-
-// add takes a record into the index.
-func (o *opening) add(number uint64, l *segment.Line, inOrder bool) error {
-	o.report.Replayed++
-	c := change(&l.View, number, l.Offset, int(l.Size))
-	o.builder.Add(&c, inOrder)
 	return nil
 }
 

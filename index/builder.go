@@ -21,13 +21,39 @@ type Builder struct {
 // NewBuilder returns an empty builder.
 func NewBuilder() *Builder { return &Builder{x: New()} }
 
-// Add takes in a record of a segment whose lines lie in the order of their
-// sequence numbers (inOrder) or by key. Records of one segment come one behind
-// the other.
+// Add takes in records of a segment whose lines lie in the order of their sequence
+// numbers (inOrder) or by key. Records of one segment come one behind the other.
 //
 // A record that the table stands for can only have moved: if it is the newest of
 // its key it is re-pointed, otherwise it is dead.
-func (b *Builder) Add(c *Change, inOrder bool) {
+func (b *Builder) Add(changes []Change, inOrder bool) {
+	for list := range slices.Chunk(changes, owedKeys) {
+		b.fetch(list)
+		for i := range list {
+			b.add(&list[i], inOrder)
+		}
+	}
+}
+
+// fetch has the processor load what adding some records will touch.
+func (b *Builder) fetch(list []Change) {
+	l := b.x.levels.Load()
+	var keys [owedKeys]string
+	moved := keys[:0]
+	sum := uint64(0)
+	for i := range list {
+		if c := &list[i]; c.Op != Sample {
+			sum += l.top.fetch(c.Name)
+			if c.Seq <= b.base {
+				moved = append(moved, c.Name)
+			}
+		}
+	}
+	fetched.Store(sum)
+	l.fetch(moved)
+}
+
+func (b *Builder) add(c *Change, inOrder bool) {
 	x := b.x
 	x.mu.last = max(x.mu.last, c.Seq)
 	switch c.Op {
@@ -48,38 +74,53 @@ func (b *Builder) Add(c *Change, inOrder bool) {
 
 func (b *Builder) key(c *Change) {
 	x := b.x
-	l := x.levels.Load()
-	old, known, alive, err := l.latest(c.Name)
-	if err != nil {
-		b.err = cmp.Or(b.err, err)
-		return
-	}
-	moved := known && old.Seq == c.Seq && c.Op == Put
-	if c.Seq <= b.base && !moved || c.Seq > b.base && known && old.Seq >= c.Seq {
-		return
-	}
-	if alive {
-		x.usageLocked(old.Segment).leave(&old)
-		x.mu.len--
-	}
 	e := Entry{Key: c.Name, Seq: c.Seq, Expires: c.Expires, Pos: c.Pos}
+	top := x.levels.Load().top
+	top.reserve()
+	at, h, r := top.slot(c.Name)
+	switch {
+	case r != 0:
+		old, deleted := entryOf(top.at(r))
+		if old.Seq >= c.Seq {
+			return
+		}
+		if !deleted {
+			x.countOutLocked(&old)
+		}
+	case c.Seq > b.base: // all that lies below is older
+		b.err = cmp.Or(b.err, x.oweLocked(c.Name))
+	case !b.moved(c):
+		return
+	}
 	if c.Op == Put {
 		x.enterLocked(&e)
 	}
-	l.top.put(&e, c.Op == Delete)
+	top.putAt(at, h, r, &e, c.Op == Delete)
 }
 
-// latest returns the newest that is known of a key: the entry, which may lie in a
-// segment that is gone, or the change that has deleted it.
-func (l *levels) latest(key string) (e Entry, known, alive bool, err error) {
-	o, r := l.top, l.top.find(key)
-	for i := 0; r == 0 && i < len(l.frozen); i++ {
-		o = l.frozen[i]
-		r = o.find(key)
+// moved tells whether a record that the table stands for is the newest of its key: then
+// the entry in its old place is counted out.
+func (b *Builder) moved(c *Change) bool {
+	l := b.x.levels.Load()
+	old, known, alive, err := l.latest(c.Name)
+	b.err = cmp.Or(b.err, err)
+	if err != nil || c.Op != Put || !known || old.Seq != c.Seq {
+		return false
 	}
-	if r != 0 {
-		e, deleted := entryOf(o.at(r))
-		return e, true, !deleted, nil
+	if alive {
+		b.x.countOutLocked(&old)
+	}
+	return true
+}
+
+// latest returns the newest that is known of a key below the top overlay: the entry,
+// which may lie in a segment that is gone, or the change that has deleted it.
+func (l *levels) latest(key string) (e Entry, known, alive bool, err error) {
+	for _, o := range l.frozen {
+		if r := o.find(key); r != 0 {
+			e, deleted := entryOf(o.at(r))
+			return e, true, !deleted, nil
+		}
 	}
 	if l.table == nil {
 		return Entry{}, false, false, nil
@@ -152,7 +193,10 @@ func (b *Builder) Reached(seq uint64) { b.x.mu.last = max(b.x.mu.last, seq) }
 
 // Err returns the damage in the table that was met: then the index must be built
 // without it.
-func (b *Builder) Err() error { return b.err }
+func (b *Builder) Err() error {
+	b.err = cmp.Or(b.err, b.x.payLocked())
+	return b.err
+}
 
 // Index returns the index. Its error is that of Err.
 func (b *Builder) Index() (*Index, error) {
@@ -161,5 +205,5 @@ func (b *Builder) Index() (*Index, error) {
 		t.pack()
 	}
 	slices.SortFunc(x.mu.log, func(a, b *stretch) int { return int(int64(a.first) - int64(b.first)) })
-	return x, b.err
+	return x, b.Err()
 }

@@ -25,6 +25,7 @@ func (x *Index) Freeze() *Checkpoint {
 
 // freezeLocked has a new overlay take the changes from now on.
 func (x *Index) freezeLocked() *levels {
+	x.payLocked()
 	old := x.levels.Load()
 	now := &levels{top: newOverlay(), frozen: append([]*overlay{old.top}, old.frozen...), table: old.table}
 	x.levels.Store(now)

@@ -89,10 +89,11 @@ type Index struct {
 		recentSegment uint64
 		log           []*stretch // of each segment with blocks, in the order of their first seq; copied when changed
 		series        *seriesTable
-		last          uint64 // the greatest seq applied
-		len           int    // keys
-		samples       int    // how many came since the table was made, for Changes
-		changes       uint64 // how often something has changed
+		last          uint64   // the greatest seq applied
+		len           int      // keys
+		owed          []string // see oweLocked
+		samples       int      // how many came since the table was made, for Changes
+		changes       uint64   // how often something has changed
 		retiring      *Retirement
 	}
 }
@@ -126,8 +127,9 @@ func (x *Index) Get(key string) (Entry, bool, error) {
 
 // Len is the number of keys.
 func (x *Index) Len() int {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.payLocked()
 	return x.mu.len
 }
 
@@ -138,8 +140,14 @@ func (x *Index) Last() uint64 {
 	return x.mu.last
 }
 
-// lock is what every change begins with.
+// lock is what every change begins with, but for Apply.
 func (x *Index) lock() {
+	x.lockToApply()
+	x.payLocked()
+}
+
+// lockToApply is lock for who makes use neither of usage nor of len.
+func (x *Index) lockToApply() {
 	x.mu.Lock()
 	if x.levels.Load().top.end > x.limit {
 		x.freezeLocked()
@@ -151,7 +159,7 @@ func (x *Index) lock() {
 // Apply makes changes visible, all at once. Their sequence numbers rise and are
 // above all earlier ones.
 func (x *Index) Apply(changes []Change) {
-	x.lock()
+	x.lockToApply()
 	defer x.mu.Unlock()
 	if len(changes) > 1 {
 		x.writing.Add(1)
@@ -192,26 +200,33 @@ func (x *Index) enterLocked(e *Entry) {
 }
 
 // replaceLocked makes e the latest change of its key, and counts the entry out that
-// the key had. One that can't be read, because the table is damaged, stays in the
-// count: its segment then goes later than it might.
+// the key had, sooner or later. A delete of a key that is nowhere leaves no trace.
 func (x *Index) replaceLocked(top *overlay, e *Entry, deleted bool) {
 	top.reserve()
 	at, h, r := top.slot(e.Key)
-	var old Entry
-	var had bool
-	var err error
-	if r != 0 {
-		old, had, _ = top.entry(r, "")
-	} else {
-		old, had, err = x.levels.Load().below(e.Key)
+	switch {
+	case r != 0:
+		if old, had, _ := top.entry(r, ""); had {
+			x.countOutLocked(&old)
+		}
+	case deleted:
+		old, had, err := x.levels.Load().below(e.Key)
+		if had {
+			x.countOutLocked(&old)
+		}
+		if !had && err == nil {
+			return
+		}
+	default:
+		x.oweLocked(e.Key) // damage is for who reads the key
 	}
-	if had {
-		x.usageLocked(old.Segment).leave(&old)
-		x.mu.len--
-	}
-	if had || err != nil || !deleted {
-		top.putAt(at, h, r, e, deleted)
-	}
+	top.putAt(at, h, r, e, deleted)
+}
+
+// countOutLocked is the opposite of enterLocked.
+func (x *Index) countOutLocked(e *Entry) {
+	x.usageLocked(e.Segment).leave(e)
+	x.mu.len--
 }
 
 func (x *Index) usageLocked(segment uint64) *Usage {
@@ -229,8 +244,9 @@ func (x *Index) usageLocked(segment uint64) *Usage {
 
 // Usage returns how much of a segment matters.
 func (x *Index) Usage(segment uint64) Usage {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.payLocked()
 	if u := x.mu.usage[segment]; u != nil {
 		return *u
 	}
@@ -275,8 +291,7 @@ func (x *Index) Drop(changes []Change) (err error) {
 		e, had, lost := l.get(c.Name)
 		err = cmp.Or(err, lost)
 		if had && e.Seq == c.Seq {
-			x.usageLocked(e.Segment).leave(&e)
-			x.mu.len--
+			x.countOutLocked(&e)
 			l.top.put(&Entry{Key: c.Name, Seq: c.Seq}, true)
 		}
 	}

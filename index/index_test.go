@@ -239,9 +239,7 @@ func build(rng *rand.Rand, m *model) *Index {
 		if !s.inOrder {
 			rng.Shuffle(len(lines), func(i, j int) { lines[i], lines[j] = lines[j], lines[i] })
 		}
-		for i := range lines {
-			b.Add(&lines[i], s.inOrder)
-		}
+		b.Add(lines, s.inOrder)
 	}
 	x, err := b.Index()
 	if err != nil {
@@ -287,11 +285,7 @@ func (m *model) restore(t *testing.T, rng *rand.Rand, tab *Table, last uint64, a
 	require.NoError(t, err)
 	for _, i := range rng.Perm(len(m.segments)) {
 		s := m.segments[i]
-		for j := range s.lines {
-			if s.lines[j].Seq > last || again(s.number) {
-				b.Add(&s.lines[j], s.inOrder)
-			}
-		}
+		b.Add(slices.DeleteFunc(slices.Clone(s.lines), func(c Change) bool { return c.Seq <= last && !again(s.number) }), s.inOrder)
 	}
 	x, err := b.Index()
 	require.NoError(t, err)
@@ -527,7 +521,7 @@ func (m *model) checkBlock(t *testing.T, b *Block, series string) {
 // would hide samples.
 func TestApplyGoesOnInASegmentOfTheBuilder(t *testing.T) {
 	b := NewBuilder()
-	b.Add(&Change{Op: Sample, Name: "old", Seq: 1, Pos: Pos{Segment: 1, Offset: 90, Len: 50}}, true)
+	b.Add([]Change{{Op: Sample, Name: "old", Seq: 1, Pos: Pos{Segment: 1, Offset: 90, Len: 50}}}, true)
 	x, err := b.Index()
 	require.NoError(t, err)
 	x.Apply([]Change{{Op: Sample, Name: "new", Seq: 2, Pos: Pos{Segment: 1, Offset: 140, Len: 50}}})
@@ -552,9 +546,7 @@ func TestDamageIsFoundByItsNumber(t *testing.T) {
 		bad := all[from:min(len(all), from+n)]
 		s.lines = slices.Delete(s.lines, from, from+len(bad))
 		b := NewBuilder()
-		for i := range s.lines {
-			b.Add(&s.lines[i], true)
-		}
+		b.Add(s.lines, true)
 		b.Damage(s.number, int64(bad[0].Offset), s.size, all[0].Seq, all[len(all)-1].Seq)
 		built, err := b.Index()
 		require.NoError(t, err)

@@ -65,6 +65,7 @@ func (x *Index) snapshotOf(l *levels) *Snapshot {
 		x.mu.Unlock()
 		return nil
 	}
+	x.payLocked()
 	s.limit, s.len, s.log, s.last, s.series = l.top.end, x.mu.len, x.mu.log, x.mu.last, x.mu.series.sums.Clone()
 	changes := x.mu.changes
 	x.mu.Unlock()
