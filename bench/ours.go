@@ -11,20 +11,22 @@ import (
 	"github.com/annalsdb/annals"
 )
 
-// killed measures opening a store whose writer was killed; see killWriter.
+// killed measures opening a store whose writer was killed; see harness.child.
 func killed(t *task, emit func(result)) error {
-	took, err := once(func() error {
-		db, err := openPeer(t.Contestant, t.Dir, setup{durability: durable, writers: 1})
-		if err != nil {
-			return err
+	var db store
+	took, err := once(func() (err error) {
+		if db, err = openPeer(t.Contestant, t.Dir, setup{durability: durable, writers: 1}); err == nil {
+			_, err = db.Get(key(t.Keys / 2))
 		}
-		_, err = db.Get(key(t.Keys / 2))
-		return closing(db, err)
+		return err
 	})
+	if db == nil {
+		return err
+	}
 	r := milliseconds(took)
 	r.Workload = "reopen after SIGKILL, and first get"
 	emit(r)
-	return err
+	return closing(db, err)
 }
 
 // fill fills a store and writes on, and prints a line when it is full: the parent
