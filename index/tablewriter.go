@@ -214,15 +214,30 @@ func (w *TableWriter) hashes(t *trailer) error {
 		for _, h := range late {
 			add(h, from)
 		}
+		var list []placed
+		addAll := func() {
+			sum := uint64(0)
+			for _, h := range list { // the processor fetches them together, see levels.fetch
+				sum += uint64(pages[int(h.page-from)*PageSize+slotsAt+h.first*slotBytes])
+			}
+			fetched.Store(sum)
+			for _, h := range list {
+				add(h.hashed, h.page)
+			}
+			list = list[:0]
+		}
 		if err := w.eachKey(t.dataPages, func(key []byte, page uint32, offset int) {
-			h := hash(key)
-			p, first, print := place(h, t.hashPages)
-			if p >= from && p < to {
-				add(hashed{first, slot{page + 1, uint16(offset), print}}, p)
+			p, first, print := place(hash(key), t.hashPages)
+			if p < from || p >= to {
+				return
+			}
+			if list = append(list, placed{hashed{first, slot{page + 1, uint16(offset), print}}, p}); len(list) == owedKeys {
+				addAll()
 			}
 		}); err != nil {
 			return err
 		}
+		addAll()
 		for i := range int(to - from) {
 			p := pages[i*PageSize:][:PageSize]
 			sealPage(p, hashPage, 0, w.pages, w.mark)
@@ -245,6 +260,12 @@ func (w *TableWriter) hashes(t *trailer) error {
 type hashed struct {
 	first int
 	slot
+}
+
+// placed is one of which the page is known.
+type placed struct {
+	hashed
+	page uint32
 }
 
 // putHash puts a key into a page, or marks the page as one that goes on.
