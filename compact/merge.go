@@ -30,6 +30,7 @@ var errStopped = errors.New("stopped")
 // open makes the first line known. It returns false if there is none.
 func (s *source) open() (bool, error) {
 	if s.read == nil {
+		s.touch()
 		return len(s.chunk.lines) > 0, nil
 	}
 	s.next, s.stop = iter.Pull2(s.chunks)
@@ -68,12 +69,20 @@ func (s *source) refill() (more bool, err error) {
 // advance goes on to the next line. It returns false if there is none.
 func (s *source) advance() (bool, error) {
 	if s.at++; s.at < len(s.chunk.lines) {
+		if s.read == nil && s.at%aheadLines == 0 {
+			s.touch()
+		}
 		return true, nil
 	}
 	if s.read == nil {
 		return false, nil
 	}
 	return s.refill()
+}
+
+// touch brings the next lines nearer.
+func (s *source) touch() {
+	s.chunk.touch(s.chunk.lines[s.at:min(s.at+aheadLines, len(s.chunk.lines))])
 }
 
 func (s *source) line() *line { return &s.chunk.lines[s.at] }
