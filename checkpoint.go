@@ -294,6 +294,14 @@ func (s *Store) endLongSegment(ctx context.Context) {
 	}
 }
 
+// isAstray tells whether entries may lead to segments that MANIFEST does not list, while
+// what it lists has the same records.
+func (c *checkpoints) isAstray() bool {
+	c.adopt.Lock()
+	defer c.adopt.Unlock()
+	return c.astray
+}
+
 // durableUpTo makes the log durable up to a record.
 func (s *Store) durableUpTo(ctx context.Context, seq uint64) error {
 	if s.log.Closed() {

@@ -37,6 +37,7 @@ type compaction struct {
 
 const (
 	compactEvery = time.Minute // how often to look without being woken: records expire by themselves
+	maxLiveBytes = 16 << 20    // of memory, on each core, for what is alive in a job's inputs: 4 GiB of them
 	moveSlice    = 100         // index entries moved at a time, so that readers wait for microseconds only
 )
 
@@ -250,12 +251,19 @@ func (s *Store) compactLocked(ctx context.Context, inputs []uint64, pace func(co
 	defer v.release()
 	var lost atomic.Pointer[error]
 	gone := &retiring{gone: map[string]index.Gone{}}
-	job, footers, err := s.plan(v, inputs, &lost, gone)
+	moves := s.beginMoves(inputs, flatOut)
+	if moves != nil {
+		defer moves.End()
+	}
+	job, footers, err := s.plan(v, inputs, flatOut, &lost, gone)
 	if err != nil || len(footers) == 0 {
 		return stats, err
 	}
-	copied := &copies{index: s.index}
+	copied := &copies{index: s.index, moves: moves}
 	job.Pace, job.Parallel, job.Samples = pace, flatOut, copied.of
+	if moves != nil {
+		job.Keys = copied.keysOf
+	}
 	result, err := compact.Run(ctx, job)
 	if err != nil {
 		if c.ctx.Err() != nil {
@@ -274,11 +282,11 @@ func (s *Store) compactLocked(ctx context.Context, inputs []uint64, pace func(co
 	}
 	stats = statsOf(footers, result)
 	stats.Retired, stats.RetiredBytes = gone.sum()
-	return stats, s.adopt(ctx, footers, result, copied.all, gone.gone, pace)
+	return stats, s.adopt(ctx, footers, result, copied, gone.gone, pace)
 }
 
 // plan makes a job of the inputs that are still there.
-func (s *Store) plan(v *version, inputs []uint64, lost *atomic.Pointer[error], gone *retiring) (*compact.Job, []segment.Footer, error) {
+func (s *Store) plan(v *version, inputs []uint64, flatOut bool, lost *atomic.Pointer[error], gone *retiring) (*compact.Job, []segment.Footer, error) {
 	m := s.manifest.copy()
 	slices.SortFunc(m.Sealed, func(a, b segment.Footer) int { return int(int64(a.First) - int64(b.First)) })
 	job := &compact.Job{
@@ -303,8 +311,27 @@ func (s *Store) plan(v *version, inputs []uint64, lost *atomic.Pointer[error], g
 		footers = append(footers, *f)
 		apart = false
 	}
-	job.Judge = s.judge(outside, lost, gone)
+	live, err := s.live(footers, flatOut)
+	if err != nil {
+		return nil, nil, err
+	}
+	job.Judge = s.judge(outside, live, lost, gone)
 	return job, footers, nil
+}
+
+// live finds out at once which lines of the inputs are alive, if that costs less than
+// to look each of them up.
+func (s *Store) live(inputs []segment.Footer, flatOut bool) (*index.Live, error) {
+	sizes, bytes := map[uint64]int64{}, int64(0)
+	for i := range inputs {
+		sizes[inputs[i].Segment] = inputs[i].Bytes
+		bytes += inputs[i].Bytes
+	}
+	if !flatOut || index.LiveBytes(bytes) > maxLiveBytes || s.checkpoints.isAstray() {
+		return nil, nil
+	}
+	live, err := s.index.Live(sizes, flatOut)
+	return live, s.indexError(err)
 }
 
 // judge returns what becomes of a record. A tombstone, or a key that expired, may
@@ -312,34 +339,49 @@ func (s *Store) plan(v *version, inputs []uint64, lost *atomic.Pointer[error], g
 // none begins below its number. lost is set if the index can't tell: then the job
 // must come to nothing. A sample goes if Options.Retention says so, and gone counts it.
 // Lines are judged by several goroutines.
-func (s *Store) judge(outside uint64, lost *atomic.Pointer[error], gone *retiring) func(*segment.Line, string) compact.Verdict {
+//
+// Of puts live knows which were alive when the job began, or it is nil and each is
+// looked up. Either may be late by what is put meanwhile: then a line is copied that is
+// dead by now. A line that is dead stays so.
+func (s *Store) judge(outside uint64, live *index.Live, lost *atomic.Pointer[error], gone *retiring) func(uint64, *segment.Line) compact.Verdict {
 	grace := s.opts.Compaction.Grace.Microseconds()
 	now := s.clock.trusted(s.opts.Compaction.Grace)
 	mayGo := s.compaction.retention.judge(now)
-	return func(l *segment.Line, name string) compact.Verdict {
+	newest := func(v *segment.View) (seq uint64, err error) { // of the key's entry; 0: it has none
+		e, _, err := s.index.Get(v.Name())
+		if err != nil {
+			err = s.indexError(err)
+			lost.Store(&err)
+		}
+		return e.Seq, err
+	}
+	return func(input uint64, l *segment.Line) compact.Verdict {
 		v := &l.View
-		if v.Kind == segment.Sample {
-			if mayGo(v, name) {
+		oldest := v.Seq <= outside
+		switch v.Kind {
+		case segment.Sample:
+			if name := v.Name(); mayGo(v, name) {
 				gone.add(name, l.Size)
 				return compact.Drop
 			}
 			return compact.Keep
-		}
-		e, alive, err := s.index.Get(name)
-		if err != nil {
-			err = s.indexError(err)
-			lost.Store(&err)
+		case segment.Delete:
+			if oldest {
+				return compact.Drop
+			}
+			if seq, err := newest(v); err == nil && seq > v.Seq {
+				return compact.Drop
+			}
 			return compact.Keep
 		}
-		oldest := v.Seq <= outside
-		switch {
-		case v.Kind == segment.Delete && (oldest || alive && e.Seq > v.Seq):
+		if live != nil {
+			if !live.Has(input, l.Offset) {
+				return compact.Drop
+			}
+		} else if seq, err := newest(v); err == nil && seq != v.Seq {
 			return compact.Drop
-		case v.Kind == segment.Delete:
-			return compact.Keep
-		case !alive || e.Seq != v.Seq:
-			return compact.Drop
-		case e.Expires != 0 && oldest && e.Expires+grace < now:
+		}
+		if v.Expires != 0 && oldest && v.Expires+grace < now {
 			return compact.Expire
 		}
 		return compact.Keep
@@ -348,7 +390,7 @@ func (s *Store) judge(outside uint64, lost *atomic.Pointer[error], gone *retirin
 
 // adopt puts the outputs in the place of the inputs: steps 5 to 8 of package
 // compact.
-func (s *Store) adopt(ctx context.Context, footers []segment.Footer, result *compact.Result, copied []*index.Stretch, gone map[string]index.Gone, pace func(context.Context, int) error) error {
+func (s *Store) adopt(ctx context.Context, footers []segment.Footer, result *compact.Result, copied *copies, gone map[string]index.Gone, pace func(context.Context, int) error) error {
 	var inputs []uint64
 	for i := range footers {
 		inputs = append(inputs, footers[i].Segment)
@@ -434,14 +476,22 @@ func (s *Store) abandon(result *compact.Result, outputs []*segmentFile, err erro
 	return err
 }
 
-// moveEntries points the index to the outputs, in small slices, while inputs and
-// outputs are open. The keys are read from the outputs once more: in memory there
-// may be too many.
-func (s *Store) moveEntries(inputs []uint64, result *compact.Result, outputs []*segmentFile, samples []*index.Stretch, pace func(int)) (err error) {
+// moveEntries points the index to the outputs, while inputs and outputs are open: all at
+// once, if the moves were made beside it, or in small slices. Then the keys are read from
+// the outputs once more: in memory there may be too many.
+func (s *Store) moveEntries(inputs []uint64, result *compact.Result, outputs []*segmentFile, copied *copies, pace func(int)) (err error) {
+	var keys []uint64 // the outputs that hold them
 	for i := range result.Outputs {
-		if out := &result.Outputs[i]; out.Header.Order == segment.ByKey {
+		out := &result.Outputs[i]
+		if out.Header.Order != segment.ByKey {
+			continue
+		}
+		if keys = append(keys, out.Footer.Segment); copied.moves == nil {
 			err = errors.Join(err, s.moveKeys(outputs[i], out.Footer.Bytes, pace))
 		}
+	}
+	if copied.moves != nil {
+		copied.moves.Adopt(keys)
 	}
 	for slice := range slices.Chunk(result.Expired, moveSlice) {
 		list := make([]index.Change, len(slice))
@@ -450,7 +500,7 @@ func (s *Store) moveEntries(inputs []uint64, result *compact.Result, outputs []*
 		}
 		err = errors.Join(err, s.index.Drop(list))
 	}
-	s.index.Replace(inputs, samples) // samples are in the outputs, whatever became of keys
+	s.index.Replace(inputs, copied.samples) // samples are in the outputs, whatever became of keys
 	return err
 }
 
@@ -495,12 +545,27 @@ func (c *core) moveKeys(f *segmentFile, end int64, pace func(int)) error {
 	return errors.Join(err, scan.Err())
 }
 
-// copies notes the samples that a job has copied, as the index takes them.
+// beginMoves begins what the index takes in at once when the job is done, if it is flat
+// out. In the background there may be many small jobs between two checkpoints, and each
+// would leave a level in the index.
+func (s *Store) beginMoves(inputs []uint64, flatOut bool) *index.Moves {
+	if !flatOut {
+		return nil
+	}
+	keys := int64(0)
+	for _, n := range inputs {
+		keys += s.index.Usage(n).Keys
+	}
+	return s.index.NewMoves(int(keys))
+}
+
+// copies notes what a job has copied, as the index takes it.
 type copies struct {
 	index *index.Index
+	moves *index.Moves // of keys; nil: they are moved one by one
 
-	mu  sync.Mutex
-	all []*index.Stretch
+	mu      sync.Mutex
+	samples []*index.Stretch
 }
 
 // of returns what is called with each sample of an output.
@@ -508,9 +573,18 @@ func (c *copies) of(output uint64) (add func(series []byte, l *segment.Line), do
 	t := c.index.NewStretch(output)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.all = append(c.all, t)
+	c.samples = append(c.samples, t)
 	return func(series []byte, l *segment.Line) {
 		t.Add(series, l.View.Seq, l.View.At, uint32(l.Offset), uint32(l.Size))
+	}, t.Done
+}
+
+// keysOf returns what is called with each key of an output.
+func (c *copies) keysOf(output uint64) (add func(key []byte, l *segment.Line), done func()) {
+	t := c.moves.Output(output)
+	return func(key []byte, l *segment.Line) {
+		e := index.Entry{Seq: l.View.Seq, Expires: l.View.Expires, Pos: index.Pos{Offset: uint32(l.Offset), Len: uint32(l.Size)}}
+		t.Add(key, l.View.Kind == segment.Delete, e)
 	}, t.Done
 }
 

@@ -729,7 +729,7 @@ func TestCompactionOfWhatIsGone(t *testing.T) {
 	for range 3 {
 		put(t, db, "k", strings.Repeat("x", 3000))
 	}
-	_, _, err := db.plan(old, []uint64{1}, new(atomic.Pointer[error]), nil)
+	_, _, err := db.plan(old, []uint64{1}, false, new(atomic.Pointer[error]), nil)
 	require.ErrorContains(t, err, "gone")
 	old.release()
 	stats, err := db.compactLocked(t.Context(), []uint64{999}, pace(0, nil), false)

@@ -192,7 +192,7 @@ func (s *Store) unlinkWhole(ctx context.Context, look *survey) (stats CompactSta
 		s.compaction.note(func(st *CompactionStats) { st.add(stats, err) })
 		s.logCompaction(stats, err)
 	}()
-	return stats, s.adopt(ctx, look.whole, &compact.Result{}, nil, look.gone, func(context.Context, int) error { return nil })
+	return stats, s.adopt(ctx, look.whole, &compact.Result{}, &copies{}, look.gone, func(context.Context, int) error { return nil })
 }
 
 // saveRetirement makes INDEX say which samples are about to go, before MANIFEST lets go

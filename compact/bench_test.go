@@ -24,7 +24,7 @@ func BenchmarkRun(b *testing.B) {
 		NewSegment: func() func() uint64 { n := uint64(100); return func() uint64 { n++; return n } }(),
 		Pace:       func(context.Context, int) error { return nil },
 	}
-	job.Judge = func(l *segment.Line, _ string) Verdict {
+	job.Judge = func(_ uint64, l *segment.Line) Verdict {
 		v := &l.View
 		if v.Seq%3 == 0 {
 			return Drop

@@ -135,8 +135,11 @@ func (r *run) recheck(o *output) (err error) {
 	found.hash.SetSeed(o.wrote.hash.Seed())
 	var name []byte
 	note, done := func([]byte, *segment.Line) {}, func() {}
-	if r.Samples != nil && o.Header.Order == segment.BySeq {
+	switch {
+	case r.Samples != nil && o.Header.Order == segment.BySeq:
 		note, done = r.Samples(o.Header.Segment)
+	case r.Keys != nil && o.Header.Order == segment.ByKey:
+		note, done = r.Keys(o.Header.Segment)
 	}
 	m := meter{run: r}
 	problems, err := segment.CheckSealed(file, info.Size(), path, r.Store, o.Footer, func(l *segment.Line) error {

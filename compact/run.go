@@ -41,9 +41,9 @@ type Job struct {
 	Inputs      []Input // in the order of their first seq
 	Parallel    bool    // large inputs are read on two cores, and outputs finished on another
 
-	// Judge says what becomes of a record of an input. It must not keep l. Two
-	// calls may be made at a time, as of NewSegment.
-	Judge func(l *segment.Line, name string) Verdict
+	// Judge says what becomes of a record of an input, given by its number. It must not
+	// keep l. Two calls may be made at a time, as of NewSegment.
+	Judge func(input uint64, l *segment.Line) Verdict
 	// NewSegment returns a number for a file.
 	NewSegment func() uint64
 	// Samples is called with the number of each output that holds samples, when it is
@@ -51,6 +51,8 @@ type Job struct {
 	// which neither may be kept, and done at the end. Outputs may be read two at a time.
 	// It may be nil.
 	Samples func(output uint64) (add func(series []byte, l *segment.Line), done func())
+	// Keys is the same for outputs that hold keys, if it is not nil.
+	Keys func(output uint64) (add func(key []byte, l *segment.Line), done func())
 	// Pace is called after so many bytes were read or written; its error stops
 	// the job. One call is made at a time.
 	Pace func(ctx context.Context, bytes int) error
@@ -227,10 +229,9 @@ func (r *run) check(in *Input, visit func(*segment.Line) error) error {
 		if err := m.add(len(l.Bytes)); err != nil {
 			return err
 		}
-		name := l.View.Name()
-		switch r.Judge(l, name) {
+		switch r.Judge(in.Footer.Segment, l) {
 		case Expire:
-			t.expired = append(t.expired, Dead{Name: name, Seq: l.View.Seq})
+			t.expired = append(t.expired, Dead{Name: l.View.Name(), Seq: l.View.Seq})
 			fallthrough
 		case Drop:
 			t.dropped++

@@ -195,10 +195,13 @@ func newBench(t *testing.T, segmentSize int64) *bench {
 	b.number.Store(100)
 	b.job = &Job{
 		FS: b.fs, Dir: b.dir, Store: storeID, SegmentSize: segmentSize,
-		Judge: func(l *segment.Line, name string) Verdict {
+		Judge: func(input uint64, l *segment.Line) Verdict {
 			v := &l.View
-			if b.names[v.Seq] != name {
+			if name := v.Name(); b.names[v.Seq] != name {
 				t.Errorf("Judge is asked about %q as %q", b.names[v.Seq], name)
+			}
+			if data := b.data[input]; !bytes.HasPrefix(data[l.Offset:], fmt.Appendf(nil, `{"seq":%d,`, v.Seq)) {
+				t.Errorf("record %d is not at %d of input %d", v.Seq, l.Offset, input)
 			}
 			return b.judged[v.Seq]
 		},

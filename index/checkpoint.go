@@ -30,6 +30,9 @@ func (x *Index) freezeLocked() *levels {
 	now := &levels{top: newOverlay(), frozen: append([]*overlay{old.top}, old.frozen...), table: old.table}
 	x.levels.Store(now)
 	x.current.Store(nil)
+	if m := x.mu.moves; m != nil {
+		m.later = append(m.later[:len(m.later):len(m.later)], now.top)
+	}
 	return now
 }
 

@@ -95,13 +95,20 @@
 //
 // Whatever only reads, Snapshots and Tables too, may be called by anybody at any time.
 // Apply is for one caller at a time, in the order of sequence numbers; its changes
-// become visible together, to Get by a count that is odd meanwhile. Move, Drop and
-// Replace are for the one compaction that runs. Freeze, Write and Adopt are for the one
+// become visible together, to Get by a count that is odd meanwhile. Move, Moves, Drop
+// and Replace are for the one compaction that runs. Freeze, Write and Adopt are for the one
 // checkpoint that runs; the root keeps Freeze apart from the time in which compaction
 // lists its outputs and moves entries to them, since a table must not lead to
 // segments that are going. A Builder is for one goroutine.
 //
 // Locks, outermost first: that of an overlay's order, Index.mu.
+//
+// # Compaction in bulk
+//
+// A compaction of much of the store would ask and tell the index about every line of
+// its inputs, and each answer waits for memory. So [Index.Live] marks the places of all
+// entries in one walk over the levels, and [Moves] makes of the new places a level of
+// its own, beside the index, to be put above all others. Small jobs use Get and Move.
 //
 // # Damage
 //

@@ -95,6 +95,7 @@ type Index struct {
 		samples       int      // how many came since the table was made, for Changes
 		changes       uint64   // how often something has changed
 		retiring      *Retirement
+		moves         *Moves // of the compaction that runs
 	}
 }
 

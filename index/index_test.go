@@ -1,6 +1,7 @@
 package index
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 	"maps"
@@ -104,8 +105,8 @@ func (m *model) clone() *model {
 }
 
 // compact rewrites a run of sealed segments, in the model and in the index, as the
-// store does: meanwhile there may be writes.
-func (m *model) compact(rng *rand.Rand, x *Index, meanwhile func()) {
+// store does, in one of its two ways: meanwhile there may be writes, and checkpoints.
+func (m *model) compact(t *testing.T, rng *rand.Rand, x *Index, meanwhile func()) {
 	if len(m.segments) < 3 {
 		return
 	}
@@ -114,8 +115,13 @@ func (m *model) compact(rng *rand.Rand, x *Index, meanwhile func()) {
 	inputs := slices.Clone(m.segments[from:to])
 	oldest := from == 0
 	keys, samples := m.segment(false), m.segment(true)
+	var moves *Moves
+	if rng.IntN(4) > 0 {
+		moves = x.NewMoves(rng.IntN(200))
+	}
+	m.checkLive(t, rng, x, inputs)
 	var numbers []uint64
-	var expired []Change
+	var expired, kept []Change
 	for _, s := range inputs {
 		numbers = append(numbers, s.number)
 		for _, c := range s.lines {
@@ -124,17 +130,25 @@ func (m *model) compact(rng *rand.Rand, x *Index, meanwhile func()) {
 			case c.Op == Sample:
 				samples.add(c)
 			case c.Op == Delete && !oldest:
-				keys.add(c)
+				kept = append(kept, c)
 			case c.Op == Put && alive && oldest && c.Expires != 0 && c.Expires < 300:
 				expired = append(expired, c)
 			case c.Op == Put && alive:
-				keys.add(c)
+				kept = append(kept, c)
 			}
 		}
 	}
+	slices.SortFunc(kept, func(a, b Change) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Seq, b.Seq)) })
+	for _, c := range kept {
+		keys.add(c)
+	}
 	meanwhile()
-	x.Move(keys.lines)
-	meanwhile()
+	if moves == nil {
+		x.Move(keys.lines)
+		meanwhile()
+	} else {
+		m.move(t, rng, x, moves, keys, meanwhile)
+	}
 	x.Drop(expired)
 	var outputs []*Stretch
 	var made []*modelSegment
@@ -167,6 +181,50 @@ func (m *model) compact(rng *rand.Rand, x *Index, meanwhile func()) {
 	m.segments = slices.Replace(m.segments, from, to, made...)
 }
 
+// checkLive asks for each line of some segments.
+func (m *model) checkLive(t *testing.T, rng *rand.Rand, x *Index, inputs []*modelSegment) {
+	sizes := map[uint64]int64{}
+	for _, s := range inputs {
+		sizes[s.number] = s.size
+	}
+	live, err := x.Live(sizes, rng.IntN(2) == 0)
+	require.NoError(t, err)
+	for _, s := range m.segments {
+		for _, c := range s.lines {
+			_, asked := sizes[s.number]
+			if c.Op == Put {
+				require.Equal(t, asked && m.entries[c.Name].Seq == c.Seq, live.Has(s.number, int64(c.Offset)), "%d", c.Seq)
+			}
+		}
+	}
+}
+
+// move moves the keys as a level, to one output or two.
+func (m *model) move(t *testing.T, rng *rand.Rand, x *Index, moves *Moves, keys *modelSegment, meanwhile func()) {
+	to := moves.Output(keys.number)
+	for i, c := range keys.lines {
+		if rng.IntN(20) == 0 {
+			meanwhile()
+		}
+		if i%movesSlice == movesSlice/2 {
+			to.flush()
+		}
+		name := []byte(c.Name)
+		to.Add(name, c.Op == Delete, Entry{Seq: c.Seq, Expires: c.Expires, Pos: Pos{Offset: c.Offset, Len: c.Len}})
+		clear(name)
+	}
+	to.Done()
+	if rng.IntN(3) == 0 {
+		m.checkpoint(t, rng, x, meanwhile)
+	}
+	meanwhile()
+	before := x.Snapshot()
+	want := slices.Collect(entries(t, before.Range("", "", false)))
+	moves.Adopt([]uint64{keys.number})
+	moves.End()
+	require.Equal(t, want, slices.Collect(entries(t, before.Range("", "", false))), "a snapshot")
+}
+
 // TestIndexAgainstModel does the same things to an index and to the model.
 func TestIndexAgainstModel(t *testing.T) {
 	rng := seed.Rand(t)
@@ -196,7 +254,7 @@ func TestIndexAgainstModel(t *testing.T) {
 					last, tab, fresh = l, made, before+1
 				}
 			case 0:
-				m.compact(rng, x, apply)
+				m.compact(t, rng, x, apply)
 			case 1, 2:
 				if len(m.open().lines) > 0 {
 					m.segments = append(m.segments, m.segment(true))
