@@ -15,7 +15,7 @@
 //  5. (root) the log is synced up to the newest record that made an input record dead
 //  6. (root) MANIFEST lists the outputs instead of the inputs, in one step
 //     a crash before: the inputs are still listed and whole; after: the outputs are durable
-//  7. (root) index entries move, in small slices, while both files stay open
+//  7. (root) index entries move, at once or in small slices, while both files stay open
 //  8. (root) the inputs go once nobody reads them
 //     a crash leaves inputs that nothing lists: the next Open removes them
 //
@@ -28,11 +28,14 @@
 // KiB of its lines. So a line of an input is read once, twice if it was put aside,
 // and once more in the output. Samples are gathered up to 4 MiB, until those of all inputs
 // before are copied. So memory is bounded, whatever the size of the job, but for the list
-// of keys that have expired. What the index must know of samples it is told while the
-// output is read again ([Job].Samples).
+// of keys that have expired. What the index must know of samples, and of keys if it is to
+// take them in at once, it is told while the output is read again ([Job].Samples,
+// [Job].Keys).
 //
 // Of a large job by hand two inputs are read at a time, by two goroutines with such
-// memory each, and an output is synced and read again while the next is written.
+// memory each, and an output is synced and read again while the next is written. If
+// nothing was put aside, the keys are divided where an output ends, and each goroutine
+// merges and writes a part.
 //
 // A record is copied byte for byte. Keys go to outputs in the order of keys, so
 // that a scan reads forward; samples go to outputs of their own, in the order of

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
+	"math/bits"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -70,28 +71,60 @@ func (c *chunk) sort() {
 		}
 		common = common[:n]
 	}
-	type ref struct {
-		head uint64
-		line int
-	}
-	refs := make([]ref, len(c.lines))
+	refs := make([]headed, len(c.lines))
 	for i := range c.lines {
 		var head [8]byte
 		copy(head[:], c.nameOf(&c.lines[i])[len(common):])
-		refs[i] = ref{binary.BigEndian.Uint64(head[:]), i}
+		refs[i] = headed{binary.BigEndian.Uint64(head[:]), i}
 	}
-	slices.SortFunc(refs, func(x, y ref) int {
-		if x.head != y.head {
-			return cmp.Compare(x.head, y.head)
+	refs, ends := dealt(refs)
+	sorted := make([]line, 0, len(refs))
+	begin := 0
+	for _, end := range ends {
+		part := refs[begin:end]
+		begin = end
+		slices.SortFunc(part, func(x, y headed) int {
+			if x.head != y.head {
+				return cmp.Compare(x.head, y.head)
+			}
+			a, b := &c.lines[x.line], &c.lines[y.line]
+			return cmp.Or(bytes.Compare(c.nameOf(a), c.nameOf(b)), cmp.Compare(a.seq, b.seq))
+		})
+		for _, r := range part {
+			sorted = append(sorted, c.lines[r.line])
 		}
-		a, b := &c.lines[x.line], &c.lines[y.line]
-		return cmp.Or(bytes.Compare(c.nameOf(a), c.nameOf(b)), cmp.Compare(a.seq, b.seq))
-	})
-	sorted := make([]line, len(refs))
-	for i, r := range refs {
-		sorted[i] = c.lines[r.line]
 	}
 	c.lines = sorted
+}
+
+// headed is a line with what tells its name from most others.
+type headed struct {
+	head uint64
+	line int
+}
+
+// dealt puts lines into boxes by their heads, about as many as there are lines, and says
+// where each box ends: to sort what is in each box takes half of the time of sorting all.
+func dealt(refs []headed) (into []headed, ends []int) {
+	least, most := refs[0].head, refs[0].head
+	for _, r := range refs {
+		least, most = min(least, r.head), max(most, r.head)
+	}
+	shift := max(bits.Len64(most-least)-min(bits.Len(uint(len(refs))), 16), 0)
+	ends = make([]int, (most-least)>>shift+1)
+	for _, r := range refs {
+		ends[(r.head-least)>>shift]++
+	}
+	for i, before := 0, 0; i < len(ends); i++ {
+		ends[i], before = before, before+ends[i]
+	}
+	into = make([]headed, len(refs))
+	for _, r := range refs {
+		box := &ends[(r.head-least)>>shift]
+		into[*box] = r
+		*box++
+	}
+	return into, ends
 }
 
 // gather reads the inputs whose keys lie in no order. Keys are sorted, as many as
@@ -158,6 +191,9 @@ func (g *gathering) work() {
 	}
 }
 
+// shortestLine is less than any record's length.
+const shortestLine = 16
+
 // gatherer is one of those who gather.
 type gatherer struct {
 	*gathering
@@ -198,11 +234,15 @@ func (w *gatherer) keep(l *segment.Line) error {
 		c, budget = &w.samples, w.run.samples
 	}
 	if c.arena == nil {
-		size := int64(0)
+		size, records := int64(0), int64(0)
 		for _, in := range w.inputs[w.input:] {
 			size += in.Footer.Bytes
+			records += int64(in.Footer.Records)
 		}
-		c.arena = make([]byte, 0, min(size, int64(budget)+int64(budget)/32))
+		records = min(records, size/shortestLine)
+		most := min(size, int64(budget)+int64(budget)/32)
+		c.arena = make([]byte, 0, most)
+		c.lines = make([]line, 0, records*most/max(size, 1)+1) // a list that grows costs more than one with room to spare
 	}
 	c.add(l)
 	switch {
@@ -227,14 +267,14 @@ func (w *gatherer) copySamples() error {
 		}
 	}
 	if !w.turn && w.inputs[w.input].Apart {
-		if err := w.endOutput(); err != nil {
+		if err := w.lanes[0].endOutput(); err != nil {
 			return err
 		}
 	}
 	w.turn = true
 	m := meter{run: w.run}
 	for i := range w.samples.lines {
-		if err := w.add(&m, segment.BySeq, &w.samples, &w.samples.lines[i]); err != nil {
+		if err := w.lanes[0].add(&m, segment.BySeq, &w.samples, &w.samples.lines[i]); err != nil {
 			return err
 		}
 	}

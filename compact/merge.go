@@ -8,6 +8,7 @@ import (
 	"io"
 	"iter"
 	"slices"
+	"sort"
 
 	"github.com/annalsdb/annals/segment"
 )
@@ -92,10 +93,65 @@ func compare(a, b *source) int {
 	return cmp.Or(bytes.Compare(a.key(), b.key()), cmp.Compare(a.line().seq, b.line().seq))
 }
 
+// mergeAll copies the keys of all sources, and ends the outputs. What is all in memory is
+// divided where an output ends, if two cores may work, and they do.
+func (r *run) mergeAll(sources []*source) error {
+	lower, upper := r.divide(sources)
+	if len(upper) == 0 {
+		return r.lanes[0].mergeAll(lower)
+	}
+	other := &lane{run: r}
+	r.lanes = append(r.lanes, other)
+	failed := make(chan error)
+	go func() { failed <- other.mergeAll(upper) }()
+	return errors.Join(r.lanes[0].mergeAll(lower), <-failed)
+}
+
+func (r *lane) mergeAll(sources []*source) error {
+	if err := r.merge(sources); err != nil {
+		return err
+	}
+	return errors.Join(r.endOutput(), r.join())
+}
+
+// divide divides the sources by key: the lower part makes about half of the outputs, and
+// all of them full. It returns one part if that can't be, or is not worth it.
+func (r *run) divide(sources []*source) (lower, upper []*source) {
+	total, most := int64(0), (*chunk)(nil)
+	for _, s := range sources {
+		if s.read != nil {
+			return sources, nil
+		}
+		for i := range s.chunk.lines {
+			total += int64(s.chunk.lines[i].name - s.chunk.lines[i].start)
+		}
+		if most == nil || len(s.chunk.lines) > len(most.lines) {
+			most = s.chunk
+		}
+	}
+	full := total / r.SegmentSize
+	if !r.parallel || full == 0 {
+		return sources, nil
+	}
+	share := 0.99 * float64((full+1)/2*r.SegmentSize) / float64(total)
+	key := most.nameOf(&most.lines[int(share*float64(len(most.lines)-1))])
+	for _, s := range sources {
+		c := s.chunk
+		n := sort.Search(len(c.lines), func(i int) bool { return bytes.Compare(c.nameOf(&c.lines[i]), key) >= 0 })
+		if n > 0 {
+			lower = append(lower, &source{chunk: &chunk{arena: c.arena, lines: c.lines[:n]}})
+		}
+		if n < len(c.lines) {
+			upper = append(upper, &source{chunk: &chunk{arena: c.arena, lines: c.lines[n:]}})
+		}
+	}
+	return lower, upper
+}
+
 // merge copies the keys of all sources in their order. A file is opened only when
 // its first key comes, so that of many files that follow one another only one is
 // in memory.
-func (r *run) merge(waiting []*source) (err error) {
+func (r *lane) merge(waiting []*source) (err error) {
 	slices.SortStableFunc(waiting, func(a, b *source) int { return bytes.Compare(a.first, b.first) })
 	var open []*source // a heap, the least in front
 	defer func() {
@@ -103,7 +159,7 @@ func (r *run) merge(waiting []*source) (err error) {
 			s.close()
 		}
 	}()
-	m := meter{run: r}
+	m := meter{run: r.run}
 	for {
 		for len(waiting) > 0 && (len(open) == 0 || bytes.Compare(waiting[0].first, open[0].key()) <= 0) {
 			s := waiting[0]

@@ -36,8 +36,17 @@ func (d *digest) add(offset int64, seq uint64, name []byte) {
 	d.records++
 }
 
+// lane is where outputs are made, one behind the other. A run has one, or two of which
+// the first makes those of the lesser keys, and all of samples.
+type lane struct {
+	*run
+	outputs []*output
+	out     *output // the one that is being written
+	ending  endings
+}
+
 // add copies a line to the present output, or begins the next.
-func (r *run) add(m *meter, order segment.Order, c *chunk, l *line) error {
+func (r *lane) add(m *meter, order segment.Order, c *chunk, l *line) error {
 	bytes := c.bytes(l)
 	if r.out != nil && r.out.writer.Size()+int64(len(bytes)) > r.SegmentSize {
 		if err := r.endOutput(); err != nil {
@@ -57,7 +66,7 @@ func (r *run) add(m *meter, order segment.Order, c *chunk, l *line) error {
 	return m.add(len(bytes))
 }
 
-func (r *run) beginOutput(order segment.Order) error {
+func (r *lane) beginOutput(order segment.Order) error {
 	h := segment.Header{Store: r.Store, Segment: r.NewSegment(), Order: order, From: r.from}
 	w, err := NewWriter(r.FS, r.Dir, h)
 	if err != nil {
@@ -73,12 +82,13 @@ type endings struct {
 	running []chan error
 }
 
-// maxEndings is how many: one waits for the disk while another is read again.
+// maxEndings is how many: one waits for the disk while another is read again. Of two
+// lanes each has one.
 const maxEndings = 2
 
 // endOutput ends the present output. A large one is finished on another core
 // while the next is written.
-func (r *run) endOutput() error {
+func (r *lane) endOutput() error {
 	o := r.out
 	r.out = nil
 	if o == nil {
@@ -87,7 +97,7 @@ func (r *run) endOutput() error {
 	if !r.parallel || o.writer.Size() < r.large {
 		return r.finish(o)
 	}
-	if e := &r.ending; len(e.running) == maxEndings {
+	if e := &r.ending; len(e.running) == maxEndings/len(r.lanes) {
 		err := <-e.running[0]
 		e.running = e.running[1:]
 		if err != nil {
@@ -102,7 +112,7 @@ func (r *run) endOutput() error {
 }
 
 // join waits for the outputs that are being finished.
-func (r *run) join() (err error) {
+func (r *lane) join() (err error) {
 	for _, done := range r.ending.running {
 		err = errors.Join(err, <-done)
 	}

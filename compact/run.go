@@ -99,7 +99,7 @@ func Run(ctx context.Context, job *Job) (_ *Result, err error) {
 	defer func() {
 		if err != nil {
 			cancel()
-			err = errors.Join(err, r.join(), r.discard())
+			err = errors.Join(err, r.discard())
 		}
 	}()
 	runs, later, err := r.look()
@@ -110,13 +110,10 @@ func Run(ctx context.Context, job *Job) (_ *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.endOutput(); err != nil {
+	if err := r.lanes[0].endOutput(); err != nil {
 		return nil, err
 	}
-	if err := r.merge(append(runs, sorted...)); err != nil {
-		return nil, err
-	}
-	if err := errors.Join(r.endOutput(), r.join()); err != nil {
+	if err := r.mergeAll(append(runs, sorted...)); err != nil {
 		return nil, err
 	}
 	if err := r.removeSpills(); err != nil {
@@ -125,7 +122,7 @@ func Run(ctx context.Context, job *Job) (_ *Result, err error) {
 	if n := r.copied(); n != r.tally.kept {
 		return nil, fmt.Errorf("%d records were to be copied and %d were", r.tally.kept, n)
 	}
-	if len(r.outputs) > 0 {
+	if len(r.outputs()) > 0 {
 		if err := job.FS.SyncDir(job.Dir); err != nil {
 			// The directory is the log's too, and only one caller is told.
 			return nil, &replace.SyncError{Path: job.Dir, Err: err}
@@ -146,9 +143,7 @@ type run struct {
 	large    int64 // from here on an output is finished beside the next
 	unit     int   // how much is done between two calls of Pace
 	pacing   sync.Mutex
-	outputs  []*output
-	out      *output // the one that is being written
-	ending   endings
+	lanes    []*lane
 	spills   []*spill
 
 	mu    sync.Mutex
@@ -164,6 +159,7 @@ type tally struct {
 func newRun(ctx context.Context, job *Job) *run {
 	shrink := max(job.shrink, 1)
 	r := &run{Job: job, ctx: ctx, budget: runBytes / shrink, samples: sampleBytes / shrink, stream: streamBytes / shrink, large: finishBytes / int64(shrink)}
+	r.lanes = []*lane{{run: r}}
 	total := int64(0)
 	for i := range job.Inputs {
 		total += job.Inputs[i].Footer.Bytes
@@ -177,8 +173,16 @@ func newRun(ctx context.Context, job *Job) *run {
 	return r
 }
 
+// outputs are those of all lanes: of keys in their order.
+func (r *run) outputs() (all []*output) {
+	for _, l := range r.lanes {
+		all = append(all, l.outputs...)
+	}
+	return all
+}
+
 func (r *run) copied() (records int64) {
-	for _, o := range r.outputs {
+	for _, o := range r.outputs() {
 		records += o.wrote.records
 	}
 	return records
@@ -188,7 +192,7 @@ func (r *run) result() *Result {
 	result := &Result{Expired: r.tally.expired, Kept: r.tally.kept, Dropped: r.tally.dropped}
 	// Cores come across them in any order.
 	slices.SortFunc(result.Expired, func(a, b Dead) int { return int(int64(a.Seq) - int64(b.Seq)) })
-	for _, o := range r.outputs {
+	for _, o := range r.outputs() {
 		result.Outputs = append(result.Outputs, o.Output)
 	}
 	return result
@@ -261,9 +265,12 @@ func (r *run) check(in *Input, visit func(*segment.Line) error) error {
 }
 
 // discard removes the outputs of a job that failed.
-func (r *run) discard() error {
-	err := r.removeSpills()
-	for _, o := range r.outputs {
+func (r *run) discard() (err error) {
+	for _, l := range r.lanes {
+		err = errors.Join(err, l.join())
+	}
+	err = errors.Join(err, r.removeSpills())
+	for _, o := range r.outputs() {
 		err = errors.Join(err, o.writer.Discard())
 	}
 	return err
