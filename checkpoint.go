@@ -298,8 +298,9 @@ func (s *Store) endLongSegment(ctx context.Context) {
 // what it lists has the same records.
 func (c *checkpoints) isAstray() bool {
 	c.adopt.Lock()
-	defer c.adopt.Unlock()
-	return c.astray
+	astray := c.astray
+	c.adopt.Unlock()
+	return astray
 }
 
 // durableUpTo makes the log durable up to a record.

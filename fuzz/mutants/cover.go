@@ -18,7 +18,7 @@ var decisive = []string{
 	"segment/check.go", "segment/examine.go", "segment/json.go", "segment/meta.go", "segment/record.go", "segment/scan.go",
 	"segment/text.go", "segment/view.go",
 	"recover.go", "checkpoint.go", "manifest.go", "manifeststate.go",
-	"index/builder.go", "index/checkpoint.go", "index/cursor.go", "index/levels.go", "index/order.go", "index/overlay.go",
+	"index/builder.go", "index/checkpoint.go", "index/cursor.go", "index/levels.go", "index/live.go", "index/moves.go", "index/order.go", "index/overlay.go",
 	"index/page.go", "index/state.go", "index/table.go", "index/tablewriter.go",
 	"compaction.go", "compact/gather.go", "compact/merge.go", "compact/output.go", "compact/pick.go", "compact/run.go", "compact/writer.go",
 }
