@@ -16,9 +16,9 @@ import (
 // default MinLive:
 //
 //	1.6   from here on compaction works faster than Options.Compaction.Rate
-//	2     from here on it works as fast as it can
-//	2.1   from here on writers wait a little for each batch: see brake
-//	2.4   from here on they write 1 MiB a second all together, which a lone durable writer
+//	2     from here on it works as fast as it can, and writers wait a little for each
+//	      batch: see brake
+//	2.3   from here on they write 1 MiB a second all together, which a lone durable writer
 //	      hardly reaches, or wait for as long as brake lets them at the most
 //
 // A store that nobody writes to for a second is cleaned down to 1.3.
@@ -170,7 +170,7 @@ func (s *Store) adjust(reserve int64) float64 {
 	most := max(2, 1/s.opts.Compaction.MinLive) // what is not too much, by the policy
 	times := b.times() / most
 	b.total += reserve
-	s.compaction.brake.set(b.times() - most - 0.1)
+	s.compaction.brake.set(b.times() - most)
 	switch rate := float64(s.opts.Compaction.Rate); {
 	case times < 0.8:
 		return rate

@@ -73,7 +73,7 @@ type Compaction struct {
 	MinLive float64
 	// Rate is how many bytes a second background compaction reads, writes and reads
 	// again, so that it does not get in the way of the store's users. It is exceeded
-	// where much of the store is dead, and above 2.1 times the live bytes writers wait
+	// where much of the store is dead, and above twice the live bytes writers wait
 	// a little for each batch while compaction works. Default: 32 MiB.
 	Rate int64
 	// Grace is how long the wall clock must be past an expiry before the bytes go,
