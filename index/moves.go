@@ -184,6 +184,7 @@ func (m *Moves) Adopt(outputs []uint64) {
 		}
 	}
 	defer x.mu.Unlock()
+	x.payLocked() // before these keys' own changes lie below
 	now := x.levels.Load()
 	catchUp(m.later, now.top.end)
 	x.levels.Store(&levels{top: newOverlay(), frozen: append([]*overlay{o, now.top}, now.frozen...), table: now.table})
