@@ -106,7 +106,7 @@ func manyWriters(t *testing.T) (share float64) {
 	require.EqualValues(t, writers*each, st.Commits)
 	require.Len(t, h.visible, writers*each)
 	require.Len(t, h.queued, writers*each)
-	require.EqualValues(t, st.Batches, h.count("write 1")-1, "writes that are not the header")
+	require.EqualValues(t, st.Batches, h.count("fdatasync 1"), "one sync for each batch")
 	require.Greater(t, float64(st.Records)/float64(st.Syncs), 16.0, "records for each sync: %+v", st)
 	h.noTail(1, writers*each)
 	require.NoError(t, h.close())
@@ -331,13 +331,13 @@ func TestMarkThatFindsNoRoomDoesNoHarm(t *testing.T) {
 	})
 }
 
-// Newlines fill the file up to the next 64 KiB, so that most syncs find its size
-// as it was.
+// Newlines fill the file up to the next 64 KiB, and further where batches are larger, so
+// that most syncs find its size as it was.
 func TestPadding(t *testing.T) {
 	h := start(t, 0, large)
 	rng := seed.Rand(t)
 	var names []string
-	ends := int64(0)
+	ends, before := int64(0), 0
 	for len(names) < 600 {
 		batch := []string{fmt.Sprint(len(names), strings.Repeat("x", rng.IntN(300)))}
 		for rng.IntN(3) == 0 {
@@ -350,7 +350,12 @@ func TestPadding(t *testing.T) {
 		ends = r.Offset + int64(r.Len)
 		data, kept := h.contents(1)
 		require.Zero(t, len(data)%padUnit)
-		require.Less(t, int64(len(data))-ends, int64(padUnit))
+		if len(data) != before {
+			wish := min(growOnce*(ends-c.Records[0].Offset), maxPad)
+			require.Greater(t, int64(len(data))-ends, wish-padUnit)
+			require.Less(t, int64(len(data))-ends, max(wish+1, padUnit))
+			before = len(data)
+		}
 		require.Len(t, kept, len(data))
 		require.Empty(t, bytes.Trim(data[ends:], "\n"))
 	}
@@ -360,9 +365,40 @@ func TestPadding(t *testing.T) {
 			grown++
 		}
 	}
-	require.EqualValues(t, (ends+padUnit-1)/padUnit, grown)
-	require.Greater(t, len(h.sizes), 10*grown, "most syncs")
+	require.Greater(t, len(h.sizes), 30*grown, "most syncs")
+	for range 2 {
+		c := put(strings.Repeat("z", 2*padUnit))
+		require.NoError(t, h.do(c))
+		names = append(names, c.Records[0].Name)
+		ends = c.Records[0].Offset + int64(c.Records[0].Len)
+		if data, _ := h.contents(1); len(data) != before {
+			require.Less(t, int64(len(data))-ends, int64(padUnit), "a large batch pads no further")
+		}
+	}
 	h.clean(names...)
+}
+
+// Further padding is for those who wait for syncs, and for large segments.
+func TestPaddingStaysSmall(t *testing.T) {
+	for _, c := range []struct {
+		policy      time.Duration
+		segmentSize int64
+	}{{time.Hour, large}, {-1, large}, {0, 4*padUnit - 1}} {
+		h := start(t, c.policy, c.segmentSize)
+		require.NoError(t, h.do(put(strings.Repeat("x", 1000))))
+		_, err := h.log.Sync(t.Context())
+		require.NoError(t, err)
+		data, _ := h.contents(1)
+		require.Len(t, data, padUnit, "%v, segments of %d bytes", c.policy, c.segmentSize)
+		require.NoError(t, h.close())
+	}
+	h := start(t, 0, 64*padUnit)
+	for _, size := range []int{62*padUnit - 1000, padUnit - 1000} {
+		require.NoError(t, h.do(put(strings.Repeat("x", size))))
+	}
+	data, _ := h.contents(1)
+	require.Len(t, data, 64*padUnit, "nothing behind the end of the segment")
+	require.NoError(t, h.close())
 }
 
 func TestPaddingThatFindsNoRoomIsLeftOut(t *testing.T) {

@@ -20,7 +20,8 @@
 //	owner    1. waits a moment, while they keep coming, for as many commits as came last time
 //	         2. rotates if the segment is full
 //	         3. assembles the lines of all queued commits that fit
-//	         4. one pwrite, with newlines up to the next 64 KiB where it grows the file
+//	         4. one pwrite, with newlines up to the next 64 KiB where it grows the file; behind it more, if
+//	            the file would grow again soon
 //	         5. one fdatasync
 //	         6. Host.Visible, then the waiters are told, some commits at a time
 //

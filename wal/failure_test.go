@@ -72,6 +72,24 @@ func TestFailedPaddingIsLeftOut(t *testing.T) {
 	}
 }
 
+// The same for padding further ahead, of which each piece is a write.
+func TestFailedPaddingAheadIsLeftOut(t *testing.T) {
+	name := strings.Repeat("x", 1000)
+	for piece := 1; piece <= 3; piece++ {
+		for short := 0; short <= padUnit; short += 9770 {
+			h := start(t, 0, large)
+			h.on(rule{op: "write", from: 2 + piece, err: syscall.ENOSPC, short: short})
+			require.NoError(t, h.do(put(name)))
+			data, kept := h.contents(1)
+			require.Equal(t, data, kept)
+			require.Len(t, data, piece*padUnit)
+			h.noTail(1, 1)
+			require.NoError(t, h.do(put("b")))
+			h.clean(name, "b")
+		}
+	}
+}
+
 // held submits a commit whose operation is held by a rule, and two more that queue
 // behind it.
 func (h *host) held(r *rule) (first, second, third *Commit) {
@@ -141,6 +159,23 @@ func TestFailedCutBackOfPaddingEndsAllWriting(t *testing.T) {
 		err := h.do(put("a"))
 		require.True(t, failure(t, err).Unknown)
 		require.ErrorIs(t, err, errDisk)
+		h.over(errDisk)
+	})
+}
+
+// And where it is padding further ahead: the file's length is not what the log thinks.
+func TestFailedCutBackOfPaddingAheadEndsAllWriting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := start(t, 0, large)
+		a := put("a")
+		require.NoError(t, h.do(a))
+		h.on(rule{op: "write", from: 2, err: syscall.ENOSPC, short: 20})
+		h.fail("truncate", errDisk)
+		err := h.do(put(strings.Repeat("x", padUnit-100)))
+		require.True(t, failure(t, err).Unknown)
+		require.ErrorIs(t, err, errDisk)
+		require.ErrorIs(t, err, syscall.ENOSPC)
+		h.readable(a)
 		h.over(errDisk)
 	})
 }

@@ -41,8 +41,8 @@ var newlines = func() []byte {
 
 // write puts a batch behind the last one. After an error the file is as it was,
 // or the log has failed. Where the batch makes the file grow, newlines fill it up
-// to the next 64 KiB (less where segments are smaller): the next batches then leave the size alone, and their sync
-// need not write the inode. Padding that finds no room is left out.
+// to the next 64 KiB (less where segments are smaller) and maybe further, see padAhead: the next batches then leave the
+// size alone, and their sync need not write the inode. Padding that finds no room is left out.
 func (l *Log) write(b *batch) error {
 	t := &l.tail
 	if err := t.intact(); err != nil {
@@ -69,6 +69,11 @@ func (l *Log) write(b *batch) error {
 		}
 		return fmt.Errorf("annals: the write was taken back, nothing of it is left: %w", err)
 	}
+	if size > end && end > t.size {
+		if size, err = l.padAhead(size, end, len(b.lines)); err != nil {
+			return err
+		}
+	}
 	t.crc = segment.Checksum(t.crc, b.lines)
 	t.end, t.size, t.synced = end, size, false
 	t.records += b.records
@@ -78,6 +83,31 @@ func (l *Log) write(b *batch) error {
 	t.seg.written.Store(end)
 	l.batches.Add(1)
 	return nil
+}
+
+// padAhead fills a file of this size further, so that of the next batches, if each is of
+// so many bytes, one in some hundred makes it grow: that sync writes the inode too and
+// takes three times as long, and every writer waits for it. A large batch takes long
+// anyway, and where commits do not wait for syncs nobody would notice.
+//
+// The pieces go behind the lines and nothing depends on them: a crash may leave any part
+// of them. Each is the same memory, which is quicker than one long piece.
+func (l *Log) padAhead(size, end int64, batch int) (int64, error) {
+	if l.lazy() || batch > padUnit {
+		return size, nil
+	}
+	t := &l.tail
+	target := end + min(growOnce*int64(batch), maxPad, l.opts.SegmentSize/4, l.opts.SegmentSize-end)
+	for size+padUnit <= target {
+		if _, err := t.seg.file.WriteAt(newlines, size); err != nil {
+			if cut := t.seg.file.Truncate(size); cut != nil {
+				return 0, l.fail(fmt.Errorf("%w; taking that padding back failed: %w", err, cut), true)
+			}
+			break
+		}
+		size += padUnit
+	}
+	return size, nil
 }
 
 // intact makes sure that nobody else has changed the file's length.
