@@ -265,6 +265,7 @@ func (l *Log) Sync(ctx context.Context) (seq uint64, err error) {
 	l.mu.Lock()
 	target := l.mu.next - 1
 	if latest := l.shareLocked(); !l.lazy() && latest != nil {
+		l.resumeLocked()
 		l.mu.Unlock()
 		if _, err := latest.Wait(ctx); err != nil {
 			return 0, err

@@ -125,7 +125,8 @@ const AnyEpoch = ^uint64(0)
 // Submit queues a commit, to be written in the order of the calls, and waits
 // only while too much is queued. epoch is that of the Next by which the commit was
 // decided: if queued commits have been dropped since, this one fails with them.
-// If it returns true the log was idle and the caller must see to the work, by
+// If it returns true the log was idle, or the commit the last of those that were
+// waited for, and the caller must see to the work, by
 // Lead in its own time or by Run in a goroutine.
 func (l *Log) Submit(c *Commit, epoch uint64) (owner bool) {
 	l.mu.Lock()
@@ -146,6 +147,9 @@ func (l *Log) Submit(c *Commit, epoch uint64) (owner bool) {
 	l.mu.queued += c.bytes
 	l.mu.latest = c
 	l.opts.Host.Queued(c)
+	if l.mu.left && len(l.mu.queue) < l.expected && l.mu.queued < maxBatch {
+		return false // the last of those who are expected will see to it
+	}
 	return l.ownLocked()
 }
 
@@ -189,7 +193,7 @@ func (l *Log) ownLocked() bool {
 	if l.mu.owned {
 		return false
 	}
-	l.mu.owned = true
+	l.mu.owned, l.mu.left = true, false
 	return true
 }
 

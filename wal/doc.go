@@ -7,7 +7,8 @@
 // There is no thread of its own. Whoever finds the log idle becomes its owner:
 // a lone writer writes and syncs its own batch and is never handed over to
 // anybody. Writers that come while a batch is under way queue; when it is done, a
-// goroutine takes ownership and goes on until nothing is left. Only the owner
+// goroutine takes ownership and goes on until nothing is left, or until a crowd has
+// formed that hands it around. Only the owner
 // touches the file, so there is at most one batch that is not known to be
 // durable. That matters twice. The kernel reports a lost write to one caller
 // only, so it must be the one who acknowledges. And a valid line of a later batch
@@ -17,7 +18,8 @@
 // # The life of a commit under SyncAlways
 //
 //	Submit   numbers are given, the commit is queued
-//	owner    1. waits a moment, while they keep coming, for as many commits as came last time
+//	owner    1. waits a moment, while they keep coming, for as many commits as came last time; where
+//	            all have come for a while, none waits and the last of them is the owner
 //	         2. rotates if the segment is full
 //	         3. assembles the lines of all queued commits that fit
 //	         4. one pwrite, with newlines up to the next 64 KiB where it grows the file; behind it more, if

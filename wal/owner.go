@@ -32,29 +32,87 @@ func (l *Log) step() bool {
 // from 85,000 to 139,000 commits a second. It waits while they keep coming: on a
 // busy machine all of them may take longer than a fixed time, and one that is not
 // back when the others are has something else to do. Measured there: waiting 50
-// microseconds for the next one, 71,000 to 97,000. A lone writer expects nobody. It
+// microseconds for the next one, 71,000 to 97,000. A lone writer expects nobody. A
+// crowd that has been punctual for a while is left alone, see leaveLocked.
+func (l *Log) gather() {
+	switch {
+	case l.expected <= 1:
+	case l.allCome():
+		l.punctual++
+	default:
+		l.punctual = 0
+	}
+}
+
+// allCome waits for the commits that are expected, and tells whether all have come. It
 // yields instead of sleeping, since no timer is that fine; only so often, since in
 // a test's bubble (testing/synctest) time does not pass meanwhile.
-func (l *Log) gather() {
-	if l.expected <= 1 || l.waiting.Load() >= int64(l.expected) {
-		return
-	}
+func (l *Log) allCome() bool {
 	start := time.Now()
 	latest, have := start, l.waiting.Load()
 	for range gatherYields {
+		if l.waiting.Load() >= int64(l.expected) {
+			return true
+		}
 		runtime.Gosched()
 		n, now := l.waiting.Load(), time.Now()
 		switch {
-		case n >= int64(l.expected):
-			return
 		case n != have:
 			latest, have = now, n
 		case now.Sub(latest) >= gatherGap:
-			return
+			return false
 		}
 		if now.Sub(start) >= gatherMax {
-			return
+			return false
 		}
+	}
+	return false
+}
+
+// punctualLocked tells whether many writers are expected that have all come back in time,
+// batch after batch, and are not all back yet.
+func (l *Log) punctualLocked() bool {
+	return l.punctual >= punctualAfter && l.expected >= crowd && len(l.mu.queue) < l.expected && !l.mu.closed
+}
+
+// leaveLocked leaves the log without an owner until all who are expected are back: the
+// last of them, who is running on a processor already, becomes the owner by its Submit.
+// An owner that waits for them by yielding would keep one processor from taking over
+// what is queued for another, since it is always ready to run there itself; on two
+// processors the writers then share one. Measured: 64 writers 1.1 times as fast with
+// three quarters of the processor time. Two writers are slower this way, since a
+// processor falls asleep.
+//
+// Whoever is not coming back is noticed by a timer, late, which is no finer than a
+// millisecond where all processors sleep. So it is only done where that is rare.
+func (l *Log) leaveLocked() {
+	l.mu.owned, l.mu.left, l.mu.leaves = false, true, true
+	if !l.mu.watched {
+		l.mu.watched = true
+		l.mu.watch = again(l.mu.watch, gatherWatch, l.late)
+	}
+}
+
+// late looks now and then, while the log is left to a crowd, whether somebody is
+// missing, and goes on without.
+func (l *Log) late() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.left && time.Since(l.mu.lastBatch) >= gatherMax {
+		l.expected, l.punctual = 0, 0
+		l.resumeLocked()
+	}
+	l.mu.watched = l.mu.leaves && !l.mu.closed
+	l.mu.leaves = l.mu.left
+	if l.mu.watched {
+		l.mu.watch.Reset(gatherWatch)
+	}
+}
+
+// resumeLocked ends the waiting for a crowd.
+func (l *Log) resumeLocked() {
+	if l.mu.left && l.ownLocked() {
+		go l.Run()
 	}
 }
 
@@ -199,7 +257,13 @@ func (l *Log) show(cs []*Commit) {
 // releaseLocked gives up ownership unless there is, or is likely to be, work. A
 // log that has failed still answers those who wait.
 func (l *Log) releaseLocked() (more bool) {
-	if len(l.mu.cuts) > 0 || len(l.mu.queue) > 0 {
+	switch {
+	case len(l.mu.cuts) > 0:
+		return true
+	case l.mu.failure == nil && l.punctualLocked():
+		l.leaveLocked()
+		return false
+	case len(l.mu.queue) > 0:
 		return true
 	}
 	if l.mu.failure == nil && (l.expected > 1 || l.mu.stuck == nil && (len(l.mu.buffer) > 0 || l.mu.syncDue)) {

@@ -182,6 +182,7 @@ func (l *Log) Close() error {
 		return ErrClosed
 	}
 	l.mu.closed = true
+	l.resumeLocked()
 	for l.mu.owned {
 		l.room.Wait()
 	}

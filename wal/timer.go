@@ -8,11 +8,16 @@ func (l *Log) armLocked(d time.Duration) {
 		return
 	}
 	l.mu.armed = true
-	if l.mu.timer == nil {
-		l.mu.timer = time.AfterFunc(d, l.due)
-		return
+	l.mu.timer = again(l.mu.timer, d, l.due)
+}
+
+// again has a timer that is not running, or a new one, call f after d.
+func again(t *time.Timer, d time.Duration, f func()) *time.Timer {
+	if t == nil {
+		return time.AfterFunc(d, f)
 	}
-	l.mu.timer.Reset(d)
+	t.Reset(d)
+	return t
 }
 
 func (l *Log) due() {
@@ -45,7 +50,7 @@ func (l *Log) wroteLocked() {
 func (l *Log) rest() {
 	l.mu.Lock()
 	wait := idleMark - time.Since(l.mu.lastBatch)
-	busy := l.mu.owned || len(l.mu.queue) > 0 || len(l.mu.buffer) > 0 || l.durable.Load() != l.mu.next-1
+	busy := l.mu.owned || l.mu.left || len(l.mu.queue) > 0 || len(l.mu.buffer) > 0 || l.durable.Load() != l.mu.next-1
 	switch {
 	case l.mu.closed || l.mu.failure != nil:
 		l.mu.idle = nil
@@ -96,5 +101,8 @@ func (l *Log) stopTimersLocked() {
 	}
 	if l.mu.idle != nil {
 		l.mu.idle.Stop()
+	}
+	if l.mu.watch != nil {
+		l.mu.watch.Stop()
 	}
 }

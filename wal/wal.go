@@ -109,6 +109,10 @@ const (
 
 	gatherYields = 10_000 // more than fit into gatherMax
 
+	punctualAfter = 16               // batches for which all came in time, before the owner leaves waiting to them
+	crowd         = 8                // of so many at the least: fewer are quicker than a processor wakes
+	gatherWatch   = time.Millisecond // how often somebody looks whether one of them is missing
+
 	tellAtOnce = 16 // commits of a batch that become visible, and whose writers are told, at a time
 )
 
@@ -132,6 +136,12 @@ type Log struct {
 		queued int64   // their bytes
 		latest *Commit // the last that was queued; nil after queued ones were dropped
 
+		// While nobody owns the file because the last of some writers will.
+		left    bool
+		leaves  bool        // was so since late has looked
+		watch   *time.Timer // calls late
+		watched bool        // it is set
+
 		// Otherwise: lines that are assembled and not yet written.
 		buffer   []*batch
 		buffered int64
@@ -153,7 +163,8 @@ type Log struct {
 	waiting atomic.Int64  // len(mu.queue)
 
 	tail      tail      // belongs to the owner
-	expected  int       // commits that are likely to come soon; the owner's
+	expected  int       // commits that are likely to come soon; the owner's, guarded by mu while there is none
+	punctual  int       // batches in a row for which all came in time; the same
 	lastFlush time.Time // when a batch of the buffer was written; the owner's
 	batch     batch     // the owner's, under SyncAlways
 	lines     []byte    // the same, for its lines
