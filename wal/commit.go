@@ -79,7 +79,7 @@ func (c *Commit) Wait(ctx context.Context) (seq uint64, err error) {
 		case <-c.token:
 			c.token <- struct{}{}
 		case <-ctx.Done():
-			if !c.done.Load() {
+			if !c.known() {
 				return 0, ctx.Err()
 			}
 		}
@@ -88,6 +88,18 @@ func (c *Commit) Wait(ctx context.Context) (seq uint64, err error) {
 		return 0, c.err
 	}
 	return c.seq, nil
+}
+
+// known tells whether there is an outcome: the token comes a moment before done is set,
+// and others may have seen it.
+func (c *Commit) known() bool {
+	select {
+	case <-c.token:
+		c.token <- struct{}{}
+		return true
+	default:
+		return c.done.Load()
+	}
 }
 
 // failed returns why the commit failed, nil if it did not or is still on its way.

@@ -432,6 +432,21 @@ func TestPaddingThatFindsNoRoomIsLeftOut(t *testing.T) {
 	require.NoError(t, h.close())
 }
 
+// An outcome that a waiter has seen is known to the next one too, whatever its ctx, while
+// the owner has yet to note that the commit is done.
+func TestOutcomeComesBeforeTheEndOfTheWait(t *testing.T) {
+	c := put("a")
+	c.seq = 7
+	c.token <- struct{}{} // as far as tell has come
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 100 {
+		seq, err := c.Wait(ctx)
+		require.NoError(t, err)
+		require.EqualValues(t, 7, seq)
+	}
+}
+
 // Whoever was given a commit by Next may wait for it much later, so it is not used
 // again; others are, and tell the outcome of their new records.
 func TestCommitIsUsedAgainOnlyByItsMaker(t *testing.T) {
