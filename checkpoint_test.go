@@ -398,8 +398,8 @@ func TestDamagedPageOfIndexFailsTheReadsThatNeedItAndNoOther(t *testing.T) {
 				require.NotZero(t, db.Recovery().Indexed, "its pages are looked at when they are used")
 				blamesIndex(t, db, want, page, kind)
 				segments := segmentsIn(t, dir)
-				if _, err := db.Compact(t.Context(), nil); kind == 2 {
-					require.NoError(t, err, "no order is needed")
+				if _, err := db.Compact(t.Context(), nil); kind != 1 {
+					require.NoError(t, err, "no order is needed, and no key is looked for")
 				} else {
 					damagedIndex(t, err, dir, page)
 					require.Equal(t, segments, segmentsIn(t, dir), "nothing was replaced, and nothing is left")
@@ -1207,6 +1207,8 @@ func TestCheckpointEndsALongSegment(t *testing.T) {
 		}
 		save(t, db)
 		put(t, db, "behind", "1")
+		_, err := db.Sync(t.Context())
+		require.NoError(t, err)
 		again := openAt(t, killed(t, db), opts)
 		require.EqualValues(t, kib, again.Recovery().Indexed)
 		if kib < 1024 {
