@@ -39,21 +39,21 @@ func (c *chunk) nameOf(l *line) []byte { return c.arena[l.name:l.end] }
 
 func (c *chunk) clear() { c.arena, c.lines = c.arena[:0], c.lines[:0] }
 
-// aheadLines is how many lines touch brings nearer at a time.
+// aheadLines is how many lines are fetched at a time.
 const aheadLines = 32
 
-// touched keeps the compiler from leaving out loads whose result nobody needs.
-var touched atomic.Uint32
+// fetched keeps the compiler from leaving out loads whose result nobody needs.
+var fetched atomic.Uint32
 
-// touch reads a little of some lines, which lie scattered once they are sorted: so all
+// fetch reads a little of some lines, which lie scattered once they are sorted: so all
 // of them are on their way from memory at a time, and not each only when it is needed.
-func (c *chunk) touch(lines []line) {
+func (c *chunk) fetch(lines []line) {
 	sum := byte(0)
 	for i := range lines {
 		l := &lines[i]
 		sum += c.arena[l.start] + c.arena[(l.start+l.end)/2] + c.arena[l.end-1]
 	}
-	touched.Store(uint32(sum))
+	fetched.Store(uint32(sum))
 }
 
 // sort puts the lines into the order of a segment by key. Most are told apart by

@@ -31,7 +31,7 @@ var errStopped = errors.New("stopped")
 // open makes the first line known. It returns false if there is none.
 func (s *source) open() (bool, error) {
 	if s.read == nil {
-		s.touch()
+		s.fetch()
 		return len(s.chunk.lines) > 0, nil
 	}
 	s.next, s.stop = iter.Pull2(s.chunks)
@@ -71,7 +71,7 @@ func (s *source) refill() (more bool, err error) {
 func (s *source) advance() (bool, error) {
 	if s.at++; s.at < len(s.chunk.lines) {
 		if s.read == nil && s.at%aheadLines == 0 {
-			s.touch()
+			s.fetch()
 		}
 		return true, nil
 	}
@@ -81,9 +81,9 @@ func (s *source) advance() (bool, error) {
 	return s.refill()
 }
 
-// touch brings the next lines nearer.
-func (s *source) touch() {
-	s.chunk.touch(s.chunk.lines[s.at:min(s.at+aheadLines, len(s.chunk.lines))])
+// fetch has the processor load the next lines.
+func (s *source) fetch() {
+	s.chunk.fetch(s.chunk.lines[s.at:min(s.at+aheadLines, len(s.chunk.lines))])
 }
 
 func (s *source) line() *line { return &s.chunk.lines[s.at] }

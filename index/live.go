@@ -77,11 +77,6 @@ func mark(bits []uint64, offset uint64) {
 	}
 }
 
-// touched keeps the compiler from leaving out loads whose result nobody needs: those of
-// many keys are on their way from memory at a time, one after the other they would each
-// be waited for.
-var touched atomic.Uint32
-
 // overlay marks the entries of an overlay of whose keys those above know nothing.
 func (l *Live) overlay(o *overlay, above []*overlay) {
 	number, bits := uint64(0), []uint64(nil)
@@ -90,7 +85,7 @@ func (l *Live) overlay(o *overlay, above []*overlay) {
 		for i := range slots {
 			sum += o.at(ref(slots[i].Load()))[0] // of a free slot: that of ref 0, which is no change
 		}
-		touched.Store(uint32(sum))
+		fetched.Store(uint64(sum))
 		for i := range slots {
 			v := slots[i].Load()
 			if v == 0 {
@@ -225,7 +220,7 @@ func (w *livePart) without(o *overlay) {
 		}
 		sum += o.at(r)[0]
 	}
-	touched.Store(uint32(sum))
+	fetched.Store(uint64(sum))
 	kept := w.list[:0]
 	for i := range w.list {
 		if !o.knows(w.list[i].key, w.hashes[i]) {

@@ -111,7 +111,7 @@ func (t *MovesTo) flush() {
 		t.list[i].Key, begin = names[begin:end], end
 	}
 	o := t.m.o
-	t.hashes = o.nearer(t.list, t.hashes[:0]) // not while the other output waits
+	t.hashes = o.fetchAll(t.list, t.hashes[:0]) // not while the other output waits
 	t.m.mu.Lock()
 	defer t.m.mu.Unlock()
 	for i := range t.list {
@@ -131,8 +131,8 @@ func (t *MovesTo) Done() {
 	t.m.usage[t.segment], t.m.runs[t.segment] = &t.usage, t.run
 }
 
-// nearer appends the hashes of some keys, and brings their slots nearer, all at a time.
-func (o *overlay) nearer(list []Entry, hashes []uint32) []uint32 {
+// fetchAll appends the hashes of some keys, and fetches their slots.
+func (o *overlay) fetchAll(list []Entry, hashes []uint32) []uint32 {
 	for i := range list {
 		hashes = append(hashes, o.hash(list[i].Key))
 	}
@@ -142,7 +142,7 @@ func (o *overlay) nearer(list []Entry, hashes []uint32) []uint32 {
 	for _, h := range hashes {
 		sum += s.list[h&mask].Load()
 	}
-	touched.Store(uint32(sum))
+	fetched.Store(sum)
 	return hashes
 }
 

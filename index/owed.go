@@ -43,7 +43,9 @@ func (x *Index) payLocked() (err error) {
 	return err
 }
 
-// fetched keeps the compiler from leaving out loads of which nobody uses the result.
+// fetched keeps the compiler from leaving out loads of which nobody uses the result: those
+// of many keys are on their way from memory at a time, where one by one each would be
+// waited for.
 var fetched atomic.Uint64
 
 // fetch has the processor load what looking for some keys below the top overlay will
