@@ -176,17 +176,18 @@ func importCSV(im *importer) error {
 		if parseErr == nil {
 			series, at, value, err = rows.sample(cells)
 		}
+		piece := leftOut{Line: csvLine(r, parseErr), Offset: start, Bytes: int(r.InputOffset() - start)}
 		if err != nil {
-			im.report.leaveOut(leftOut{csvLine(r, parseErr), start, int(r.InputOffset() - start), err.Error()})
+			piece.Reason = failureText(err)
+			im.report.leaveOut(piece)
 			continue
 		}
 		if series == "" || im.series != "" && im.seriesColumn == "" {
 			series = im.seriesName()
 		}
-		if err := im.add(series, at, value); err != nil {
-			return fmt.Errorf("line %d: %w", csvLine(r, nil), err)
+		if err := im.add(&im.report.Whole, piece, series, at, value); err != nil {
+			return err
 		}
-		im.report.Whole++
 	}
 }
 

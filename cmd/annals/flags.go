@@ -162,10 +162,14 @@ func pointInTime(s string) (time.Time, error) {
 	if err == nil {
 		return t, nil
 	}
-	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
-		return t, nil
+	t, parseErr := time.Parse(time.RFC3339Nano, s)
+	switch {
+	case parseErr != nil:
+		return time.Time{}, err
+	case t.Unix() < -maxSeconds || t.Unix() > maxSeconds:
+		return time.Time{}, errors.New("no time from 1684 to 2255")
 	}
-	return time.Time{}, err
+	return t, nil
 }
 
 // keyFlag lets keys that no shell can pass be given in base64.

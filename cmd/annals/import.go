@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,8 +34,7 @@ func newImport() *cobra.Command {
 	cmd.Long = `Import makes each record of FILE a sample of a series. The formats are
 
   article  a JSON object, a space and its CRC32 in hex, padded with spaces or zeros.
-           Lines that are damaged are left out, and standard error says where and
-           why; whole records inside them are recovered.
+           Whole records inside lines that are damaged are recovered.
   jsonl    any JSON, one a line
   csv      a header, then rows: each becomes a JSON object. An export of annals gets
            its series and times back; of other files --time-column and
@@ -42,7 +42,8 @@ func newImport() *cobra.Command {
 
 The field or column "timestamp" or "time", in Unix seconds or like 2024-11-22T14:00:00Z,
 is the time of the sample; without one it is the time of the import.
-FILE - is standard input.`
+What is bad, or larger than --max-value, is left out, and standard error says where and
+why; everything else is imported. The status is then 1. FILE - is standard input.`
 	cmd.Example = `  annals import data measures.log
   annals import data export.csv --series hall-003
   annals import data sensors.csv --time-column measured --series-column sensor
@@ -75,14 +76,27 @@ type leftOut struct {
 
 func (r *importReport) leaveOut(l leftOut) { r.LeftOut = append(r.LeftOut, l) }
 
+// answer is no if something was left out: a script must not take that for all of FILE.
+func (r *importReport) answer(file string) error {
+	piece := map[string]string{"article": "piece", "jsonl": "line", "csv": "row"}[r.Format]
+	switch n := len(r.LeftOut); n {
+	case 0:
+		return nil
+	case 1:
+		return answerNo("%q: 1 %s is no sample and was not imported; the reason is above", file, piece)
+	default:
+		return answerNo("%q: %d %ss are no samples and were not imported; the reasons are above", file, n, piece)
+	}
+}
+
 func runImport(cmd *cobra.Command, dir, file string, f *importFlags) error {
 	in, size, err := openInput(cmd, []string{file})
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	if f.series == "" && file == "-" {
-		return usageError(cmd, errors.New("--series is missing: standard input has no name"))
+	if err := f.checkSeries(file); err != nil {
+		return usageError(cmd, err)
 	}
 	buffered := bufio.NewReaderSize(interruptible(cmd.Context(), in), 64<<10)
 	if f.format == "" {
@@ -114,7 +128,7 @@ func runImport(cmd *cobra.Command, dir, file string, f *importFlags) error {
 	if err == nil && f.asJSON {
 		err = printJSON(cmd, report)
 	}
-	return err
+	return cmpOr(err, func() error { return report.answer(file) })
 }
 
 // tellImport says on standard error what was left out and, if the import came to
@@ -130,6 +144,26 @@ func tellImport(cmd *cobra.Command, file string, r *importReport, done bool) {
 	}
 }
 
+// checkSeries refuses a name for samples that name no series themselves which the store
+// would refuse.
+func (f *importFlags) checkSeries(file string) error {
+	switch name := cmp.Or(f.series, fileSeries(file)); {
+	case f.series == "" && file == "-":
+		return errors.New("--series is missing: standard input has no name")
+	case name == "":
+		return fmt.Errorf("--series is missing: the name of %q gives none", file)
+	case len(name) > 255:
+		return fmt.Errorf("--series has %d bytes, the name of a series has 1 to 255", len(name))
+	}
+	return nil
+}
+
+// fileSeries is the name of a file without folder and ending.
+func fileSeries(file string) string {
+	base := filepath.Base(file)
+	return strings.TrimSuffix(base, filepath.Ext(base))
+}
+
 // importer reads one file into a store.
 type importer struct {
 	in       io.Reader
@@ -138,7 +172,7 @@ type importer struct {
 	pipeline *pipeline
 	report   *importReport
 	maxValue int
-	series   string // "" for the file's name
+	series   string // given with --series
 	file     string
 	done     func() error // not nil once the import shall end
 
@@ -146,26 +180,27 @@ type importer struct {
 }
 
 // seriesName is the series of samples that name none themselves.
-func (im *importer) seriesName() string {
-	if im.series != "" {
-		return im.series
-	}
-	base := filepath.Base(im.file)
-	return strings.TrimSuffix(base, filepath.Ext(base))
-}
+func (im *importer) seriesName() string { return cmp.Or(im.series, fileSeries(im.file)) }
 
-// add writes one sample; a zero time is the present.
-func (im *importer) add(series string, at time.Time, value []byte) error {
+// add writes one sample, which n counts; a zero time is the present. One that the
+// store would refuse is left out, as the piece of the file that it came from.
+func (im *importer) add(n *int, from leftOut, series string, at time.Time, value []byte) error {
 	if err := im.done(); err != nil {
 		return err
 	}
 	o := op{kind: annals.KindSample, name: series, value: value, at: at}
 	if err := o.check(im.maxValue); err != nil {
-		return err
+		from.Reason = failureText(err)
+		im.report.leaveOut(from)
+		return nil
 	}
 	var b annals.Batch
 	o.addTo(&b)
-	return im.pipeline.submit(&b)
+	if err := im.pipeline.submit(&b); err != nil {
+		return fmt.Errorf("line %d: %w", from.Line, err)
+	}
+	*n++
+	return nil
 }
 
 func importArticle(im *importer) error {
@@ -189,10 +224,9 @@ func importArticle(im *importer) error {
 			}
 			continue
 		}
-		if err := im.add(series, timestampOf(record), record); err != nil {
-			return lines.fail(err)
+		if err := im.add(&im.report.Whole, lines.piece(line), series, timestampOf(record), record); err != nil {
+			return err
 		}
-		im.report.Whole++
 	}
 }
 
@@ -207,10 +241,10 @@ func (im *importer) addRecovered(lines *lineReader, line []byte, reason error) e
 	for _, place := range articleRecover(line) {
 		leave(place[0], "it was cut short, and the next record was written behind it")
 		record := line[place[0]:place[1]]
-		if err := im.add(im.seriesName(), timestampOf(record), record); err != nil {
-			return lines.fail(err)
+		piece := leftOut{Line: lines.number, Offset: lines.start + int64(place[0]), Bytes: len(record)}
+		if err := im.add(&im.report.Recovered, piece, im.seriesName(), timestampOf(record), record); err != nil {
+			return err
 		}
-		im.report.Recovered++
 		from = min(place[1]+len(" 00000000"), len(line))
 	}
 	leave(len(line), reason.Error())
@@ -233,13 +267,14 @@ func importJSONL(im *importer) error {
 		case len(value) == 0:
 			continue
 		case !json.Valid(value):
-			im.report.leaveOut(leftOut{lines.number, lines.start, len(line), "it is not JSON"})
+			piece := lines.piece(line)
+			piece.Reason = "it is not JSON"
+			im.report.leaveOut(piece)
 			continue
 		}
-		if err := im.add(series, timestampOf(value), value); err != nil {
-			return lines.fail(err)
+		if err := im.add(&im.report.Whole, lines.piece(line), series, timestampOf(value), value); err != nil {
+			return err
 		}
-		im.report.Whole++
 	}
 }
 

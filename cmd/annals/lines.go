@@ -53,6 +53,11 @@ func (l *lineReader) nextSample() ([]byte, error) {
 	return bytes.TrimSuffix(line, []byte("\r")), err
 }
 
+// piece is the line that next returned last, as a part of the file.
+func (l *lineReader) piece(line []byte) leftOut {
+	return leftOut{Line: l.number, Offset: l.start, Bytes: len(line)}
+}
+
 // fail says in which line err happened.
 func (l *lineReader) fail(err error) error {
 	return fmt.Errorf("line %d: %w", l.number, err)
