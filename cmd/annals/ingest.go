@@ -31,7 +31,8 @@ ingested exactly once, also when ingest is killed at any moment.
 A program drops an item in three steps: it writes a file whose name ends in .tmp or begins with
 a dot, syncs it, and renames it to a name that does neither. Items are taken in the order of
 their names; one that is dropped under the name of another that was taken already is a new one.
-SPOOL/taken holds what is under way. A bad item is moved to SPOOL/rejected, and beside it
+Directories, links and pipes are no items: each is told once and stays.
+A bad item is moved to SPOOL/rejected, and beside it
 NAME.reason says what is wrong; nothing of it is applied.
 
 One process at a time takes items from a spool. The status is 1 if items were rejected and

@@ -67,6 +67,7 @@ type intake struct {
 	pending []string        // taken and not ingested yet, in order
 	last    int64           // when the last item was taken, in nanoseconds
 	stuck   map[string]bool // items that can't be taken, which was told
+	passed  map[string]bool // what is no item though its name is one's, which was told
 	report  ingestReport
 }
 
@@ -101,7 +102,7 @@ func (in *intake) mark(taken string) string { return markPrefix + in.id + "/" + 
 
 // open gets the spool ready and finds out what an earlier intake has left.
 func (in *intake) open() (err error) {
-	in.stuck, in.listed, in.pending = map[string]bool{}, nil, nil
+	in.stuck, in.passed, in.listed, in.pending = map[string]bool{}, map[string]bool{}, nil, nil
 	info, err := in.fsys.Lstat(in.spool)
 	if err == nil && info.Mode()&fs.ModeSymlink == 0 && !info.IsDir() {
 		err = fmt.Errorf("%q is no directory", in.spool)
@@ -267,11 +268,36 @@ func (in *intake) list() error {
 	entries, err := in.fsys.ReadDir(in.spool)
 	for _, entry := range entries {
 		name := entry.Name()
-		if entry.Type().IsRegular() && !strings.HasPrefix(name, ".") && !strings.HasSuffix(name, ".tmp") {
+		switch {
+		case strings.HasPrefix(name, "."), strings.HasSuffix(name, ".tmp"):
+		case entry.Type().IsRegular():
 			in.listed = append(in.listed, name)
+		case name != rejectedDir || !entry.IsDir():
+			in.passOver(entry)
 		}
 	}
 	return err
+}
+
+// passOver says once that something that looks like an item is none. It is not opened:
+// a link may lead anywhere, and a pipe has no end.
+func (in *intake) passOver(entry fs.DirEntry) {
+	if in.passed[entry.Name()] {
+		return
+	}
+	in.passed[entry.Name()] = true
+	kind := "no regular file"
+	switch entry.Type() {
+	case fs.ModeDir:
+		kind = "a directory"
+	case fs.ModeSymlink:
+		kind = "a symbolic link"
+	case fs.ModeNamedPipe:
+		kind = "a named pipe"
+	case fs.ModeSocket:
+		kind = "a socket"
+	}
+	in.warn("%s in %s is %s and stays where it is: items are regular files", printable(entry.Name()), printable(in.spool), kind)
 }
 
 // maxTakenName bounds the part of an item's name that its taken name ends with:
