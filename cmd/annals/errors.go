@@ -11,6 +11,7 @@ import (
 
 	"github.com/annalsdb/annals"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // The exit statuses.
@@ -52,6 +53,30 @@ func usageError(cmd *cobra.Command, err error) error {
 	return withHint(err, "%s\n%s --help says more", hint, cmd.CommandPath())
 }
 
+// flagError says what a flag takes. The flag library says what it failed to do, in words
+// of its own.
+func flagError(err error) error {
+	var invalid *pflag.InvalidValueError
+	if !errors.As(err, &invalid) {
+		return err
+	}
+	flag, cause := invalid.GetFlag(), invalid.Unwrap().Error()
+	wants, ok := map[string]string{
+		"bool":     "must be true or false",
+		"uint64":   "must be a whole number from 0 to 18446744073709551615",
+		"int":      "must be a whole number",
+		"float64":  "must be a number",
+		"duration": "must be a time such as 500ms, 10s or 2h",
+	}[flag.Value.Type()]
+	if !ok && strings.HasPrefix(cause, "must be ") {
+		wants, ok = cause, true
+	}
+	if !ok {
+		return fmt.Errorf("--%s %q: %s", flag.Name, invalid.GetValue(), cause)
+	}
+	return fmt.Errorf("--%s %s, not %q", flag.Name, wants, invalid.GetValue())
+}
+
 // explain adds to an error of the store in dir what one can do about it.
 func explain(err error, dir string) error {
 	var hinted *hintError
@@ -63,7 +88,7 @@ func explain(err error, dir string) error {
 	case errors.Is(err, annals.ErrCorrupt):
 		return withHint(err, "%s", repairHint(dir))
 	case errors.Is(err, annals.ErrSharedDir):
-		return withHint(err, "--shared-dir opens it nevertheless; reading needs no such permission")
+		return withHint(err, "reading needs no such permission")
 	case errors.Is(err, annals.ErrNewerFormat):
 		return withHint(err, "use the version of annals that wrote it, or a later one")
 	case errors.Is(err, annals.ErrFailed):
@@ -93,9 +118,21 @@ func isFree(dir string) bool {
 // as they are, and several errors are joined by newlines: neither may write on the
 // terminal by itself, or forge a line.
 func messageText(message string) string {
+	message = optionFlags.Replace(message)
 	message = strings.TrimPrefix(strings.ReplaceAll(": "+message, ": annals: ", ": "), ": ")
 	return plain(strings.ReplaceAll(message, "\n", "; "))
 }
+
+// optionFlags names the flags that set the store's options. What a value must not exceed
+// is told before the store sees it by the verbs that have a flag for that.
+var optionFlags = strings.NewReplacer(
+	"Options.SegmentSize", "--segment-size",
+	" (Options.MaxValue)", "",
+	"Options.MaxValue", "--max-value",
+	"Options.Retention.", "--keep ",
+	"Options.AllowSharedDir", "--shared-dir",
+	"Options.AllowNetworkFS", "--network-fs",
+)
 
 func failureText(err error) string { return messageText(err.Error()) }
 

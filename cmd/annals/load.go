@@ -79,6 +79,12 @@ func writeThrough(cmd *cobra.Command, store *annals.Store, sync annals.SyncPolic
 		err = failure
 	}
 	if err != nil {
+		switch ops {
+		case 0:
+			return fmt.Errorf("%w; nothing was written", err)
+		case 1:
+			return fmt.Errorf("%w; the op before that is durable", err)
+		}
 		return fmt.Errorf("%w; the %d ops before that are durable", err, ops)
 	}
 	if stats := store.Stats(); verbose(cmd) {

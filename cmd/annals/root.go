@@ -35,7 +35,7 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.PersistentFlags().BoolP("verbose", "v", false, "say more on standard error: the store's events, and a line for each tick of record")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError(cmd, err) })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError(cmd, flagError(err)) })
 	root.AddGroup(
 		&cobra.Group{ID: "keys", Title: "Keys:"},
 		&cobra.Group{ID: "series", Title: "Series:"},
@@ -94,8 +94,9 @@ func verb(use, short string, fn func(cmd *cobra.Command, args []string) error) *
 	}
 }
 
-// checkArgs says which argument is missing, or which one is too much. An empty DIR
-// is a variable that was not set, and must not mean the current directory.
+// checkArgs says which argument is missing, or which one is too much. An empty one is a
+// variable that was not set: DIR must not mean the current directory. Only a KEY and a
+// VALUE may be empty.
 func checkArgs(cmd *cobra.Command, names, args []string) error {
 	for i, name := range names {
 		if i >= len(args) && !strings.HasPrefix(name, "[") {
@@ -103,8 +104,8 @@ func checkArgs(cmd *cobra.Command, names, args []string) error {
 		}
 	}
 	for i := range min(len(args), len(names)) {
-		switch name := strings.Trim(names[i], "[]"); name {
-		case "DIR", "DEST", "FILE", "SPOOL":
+		switch name := strings.Trim(names[i], "[]."); name {
+		case "DIR", "DEST", "FILE", "SPOOL", "SERIES", "NAME", "RUN", "A", "B":
 			if args[i] == "" {
 				return usageError(cmd, fmt.Errorf("%s is empty", name))
 			}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"text/tabwriter"
 	"time"
 
@@ -195,7 +196,10 @@ func (f *regexpFlag) String() string {
 }
 
 func (f *regexpFlag) Set(s string) (err error) {
-	f.Regexp, err = regexp.Compile(s)
+	var bad *syntax.Error
+	if f.Regexp, err = regexp.Compile(s); errors.As(err, &bad) {
+		return fmt.Errorf("must be a regular expression (%s)", bad.Code)
+	}
 	return err
 }
 
