@@ -1,16 +1,27 @@
 package main
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/annalsdb/annals"
+	"github.com/annalsdb/annals/replace"
 	"github.com/spf13/cobra"
 )
 
 func newRepair() *cobra.Command {
 	var asJSON bool
 	cmd := verb("repair DIR DEST", "Save what is good of a damaged store into a new one", func(cmd *cobra.Command, args []string) error {
+		release, err := keepWritersOut(args[0])
+		if err != nil {
+			return err
+		}
+		defer release()
 		bar := newProgress(cmd, "repairing")
 		report, err := annals.Repair(cmd.Context(), args[0], args[1], bar.update)
 		bar.end()
@@ -33,12 +44,33 @@ checksum, and a store whose MANIFEST is gone. Bytes that are no good line are ke
 in DEST/quarantine.
 
 Where a delete is lost the key has its older value again; the list of lost sequence
-numbers tells where that may be so. Nothing should write to DIR meanwhile.`
+numbers tells where that may be so. A store that a process is writing is refused, and no writer
+can begin meanwhile.`
 	cmd.Example = `  annals repair data data.repaired
   annals repair data data.repaired --json | jq '.lost[]'
   annals verify data.repaired`
 	cmd.Flags().BoolVar(&asJSON, "json", false, "the report as one JSON object")
 	return cmd
+}
+
+// keepWritersOut fails if a process is writing the store, and until release is called
+// no writer begins: a shared lock on LOCK, which changes nothing, is in its way. Where LOCK
+// is missing or can't be opened or locked, nobody can be asked, and nothing is held.
+func keepWritersOut(dir string) (release func(), err error) {
+	release = func() {}
+	f, err := replace.OS.OpenFile(filepath.Join(dir, "LOCK"), os.O_RDONLY, 0)
+	if err != nil {
+		return release, nil
+	}
+	if err := f.Lock(false, false); errors.Is(err, replace.ErrLocked) {
+		pid := make([]byte, 32)
+		n, _ := f.ReadAt(pid, 0)
+		f.Close() // it was only read
+		holder, _, _ := strings.Cut(string(pid[:n]), "\n")
+		return release, withHint(fmt.Errorf("%w: %q is held by process %s", annals.ErrLocked, dir, cmp.Or(plain(strings.TrimSpace(holder)), "unknown")),
+			"end that process first; annals backup %q DEST copies a store that is being written", dir)
+	}
+	return func() { f.Close() }, nil
 }
 
 func printRepair(w io.Writer, dest string, r annals.RepairReport) {
