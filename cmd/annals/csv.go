@@ -22,6 +22,12 @@ import (
 // text as it is, and bytes in base64. Or it has a column for each field that was
 // asked for. A file with other columns, of another program, may have one with a
 // time and one with a series.
+//
+// A cell of a field is JSON where it is valid JSON, else the text itself; it is empty
+// where there is no such field. A text that would be taken for JSON, or that readers of
+// CSV would not give back, is spelled as a JSON string: "" and "12" with their quotes. So
+// every value comes back, whatever program has copied the file: which cells were quoted
+// says nothing, since few readers tell.
 const (
 	csvSeq    = "seq"
 	csvSeries = "series"
@@ -101,32 +107,37 @@ func (c *csvWriter) eachCell(value []byte, fn func(column, cell string)) error {
 }
 
 // ownColumn is the name of the column for a field: not one that an export itself has.
+// The import takes csvEscape off again.
 func ownColumn(field string) string {
 	switch field {
 	case csvSeq, csvSeries, csvAt, csvValue, csvBytes:
-		return "value." + field
+		return csvEscape + field
+	}
+	if strings.HasPrefix(field, csvEscape) {
+		return csvEscape + field
 	}
 	return field
 }
 
+const csvEscape = "value."
+
 // cellText is a JSON value as a cell.
 func cellText(value []byte) string {
-	if string(value) == "null" {
-		return ""
+	if value[0] != '"' {
+		return string(value)
 	}
-	if value[0] == '"' {
-		// What unquote refuses, half a surrogate pair, stays as JSON.
-		if text, err := unquote(value); err == nil {
-			return string(text)
-		}
+	// What unquote refuses, half a surrogate pair, stays as JSON too.
+	text, err := unquote(value)
+	if err != nil || len(text) == 0 || json.Valid(text) || bytes.ContainsAny(text, "\r\x00") {
+		return string(value)
 	}
-	return string(value)
+	return string(text)
 }
 
-// eachCell gives a cell for each field of a value that is an object, else one.
+// eachCell gives a cell for each field of a value that is an object with any, else one.
 func eachCell(value []byte, fn func(column, cell string)) error {
 	switch {
-	case len(value) > 0 && value[0] == '{' && json.Valid(value):
+	case len(value) > 0 && value[0] == '{' && json.Valid(value) && skipSpace(value[1:])[0] != '}':
 	case utf8.Valid(value) && !bytes.ContainsAny(value, "\r\x00"): // a CSV reader drops carriage returns
 		fn(csvValue, string(value))
 		return nil
@@ -138,6 +149,9 @@ func eachCell(value []byte, fn func(column, cell string)) error {
 		column, err := unquote(name)
 		if err != nil {
 			return fmt.Errorf("field %s: %w", name, err)
+		}
+		if bytes.ContainsAny(column, "\r\x00") { // as above
+			return fmt.Errorf("field %s can't be the name of a column; --field picks others", name)
 		}
 		fn(ownColumn(string(column)), cellText(value))
 		return nil
@@ -175,6 +189,11 @@ func importCSV(im *importer) error {
 		var value []byte
 		if parseErr == nil {
 			series, at, value, err = rows.sample(cells)
+		} else {
+			err = fmt.Errorf("it is no CSV: %w", parseErr.Err)
+		}
+		if errors.Is(err, csv.ErrFieldCount) {
+			err = fmt.Errorf("it has %d cells, the header has %d", len(cells), len(header))
 		}
 		piece := leftOut{Line: csvLine(r, parseErr), Offset: start, Bytes: int(r.InputOffset() - start)}
 		if err != nil {
@@ -205,8 +224,11 @@ type csvRows struct {
 	own    bool // the header is of an export of annals
 	header []string
 	fields [][]byte // the names as JSON
-	time   string   // the column with the time; "" for one with a usual name
-	series string   // the column with the series; "" for none but an export's
+
+	noFields bool // a row without fields is an empty value; an empty object has a cell
+
+	time   string // the column with the time; "" for one with a usual name
+	series string // the column with the series; "" for none but an export's
 }
 
 func newCSVRows(header []string, timeColumn, seriesColumn string) (*csvRows, error) {
@@ -225,11 +247,32 @@ func newCSVRows(header []string, timeColumn, seriesColumn string) (*csvRows, err
 	rows.own = strings.HasPrefix(strings.Join(rows.header, ",")+",", csvSeq+","+csvSeries+","+csvAt+",")
 	for _, name := range rows.header {
 		if rows.own {
-			name = strings.TrimPrefix(name, "value.")
+			name = strings.TrimPrefix(name, csvEscape)
+		}
+		if !utf8.ValidString(name) {
+			return nil, fmt.Errorf("the header is not UTF-8: %q", name)
 		}
 		rows.fields = append(rows.fields, jsonString(name))
 	}
-	return rows, nil
+	rows.noFields = rows.own && slices.Contains(rows.header, csvValue)
+	return rows, rows.ambiguous()
+}
+
+// ambiguous says which columns can't be told apart.
+func (r *csvRows) ambiguous() error {
+	var twice []string
+	for i, name := range r.header {
+		if slices.Contains(r.header[:i], name) && !slices.Contains(twice, strconv.Quote(name)) {
+			twice = append(twice, strconv.Quote(name))
+		}
+	}
+	switch {
+	case len(twice) > 0:
+		return fmt.Errorf("the header names columns twice: %s (each needs a name of its own)", strings.Join(twice, ", "))
+	case r.time == "" && r.isTime("time") && slices.Contains(r.header, "time") && slices.Contains(r.header, "timestamp"):
+		return errors.New(`the header has both "time" and "timestamp": --time-column says which one is the time`)
+	}
+	return nil
 }
 
 // isTime reports whether a column has the time.
@@ -275,22 +318,29 @@ func (r *csvRows) sample(cells []string) (series string, at time.Time, value []b
 				object = append(object, ',')
 			}
 			object = append(append(object, r.fields[i]...), ':')
-			object = append(object, csvCell(cell)...)
+			text, err := r.cell(cell)
+			if err != nil {
+				return "", at, nil, fmt.Errorf("its %s %w", column, err)
+			}
+			object = append(object, text...)
 		}
 	}
-	if value == nil {
+	if value == nil && !(r.noFields && len(object) == 1) {
 		value = append(object, '}')
 	}
 	return series, at, value, nil
 }
 
-// csvCell spells a cell as JSON: a number, true, false, an array or an object
-// where it is one, else a string.
-func csvCell(cell string) []byte {
-	if cell[0] != '"' && cell != "null" && json.Valid([]byte(cell)) {
-		return []byte(cell)
+// cell spells a cell as JSON: in an export of annals any JSON, of other programs a number,
+// true, false, an array or an object where it is one; else it is a string.
+func (r *csvRows) cell(cell string) ([]byte, error) {
+	if json.Valid([]byte(cell)) && (r.own || cell[0] != '"' && cell != "null") {
+		return bytes.TrimSpace([]byte(cell)), nil
 	}
-	return jsonString(cell)
+	if !utf8.ValidString(cell) {
+		return nil, errors.New("is not UTF-8")
+	}
+	return jsonString(cell), nil
 }
 
 // jsonString spells a string as JSON.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"slices"
 	"time"
 
 	"github.com/annalsdb/annals"
@@ -36,7 +35,10 @@ func newExport() *cobra.Command {
            then 1, and standard error says how many were left out.
   csv      samples only: seq, series, at in RFC 3339, and a column for each field of
            the values, or for those of --field alone: val.t is the field t, val.a.0
-           what is deeper, val the value itself
+           what is deeper, val the value itself. A cell is JSON where it is valid JSON,
+           else a text: texts such as "" and "12" stand there with their quotes, null
+           is null, and where there is no such field the cell is empty. So annals import
+           gets everything back. A field called seq, series or at is value.seq and so on
 
 Samples come in the order in which they were written, or series by series where --series
 names some. --series, --since and --until leave out other samples, and all keys.`
@@ -64,8 +66,10 @@ func (f *exportFlags) csvFields() (fields []csvField, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if slices.ContainsFunc(fields, func(other csvField) bool { return other.column == field.column }) {
-			return nil, fmt.Errorf("--field %s comes twice", text)
+		for i, other := range fields {
+			if other.column == field.column {
+				return nil, fmt.Errorf("--field %s and --field %s would both be the column %q", f.fields[i], text, field.column)
+			}
 		}
 		fields = append(fields, field)
 	}

@@ -36,9 +36,11 @@ func newImport() *cobra.Command {
   article  a JSON object, a space and its CRC32 in hex, padded with spaces or zeros.
            Whole records inside lines that are damaged are recovered.
   jsonl    any JSON, one a line
-  csv      a header, then rows: each becomes a JSON object. An export of annals gets
-           its series and times back; of other files --time-column and
-           --series-column say which columns have them.
+  csv      a header, then rows: each becomes a JSON object. An export of annals is taken
+           back as it was; of other files --time-column and --series-column say which
+           columns have time and series, and a cell is a number, true, false, an array or
+           an object where it is one, else a text. An empty cell, "" too, is no field.
+           Each column needs a name of its own, and all is UTF-8
 
 The field or column "timestamp" or "time", in Unix seconds or like 2024-11-22T14:00:00Z,
 is the time of the sample; without one it is the time of the import.
