@@ -24,6 +24,7 @@ type plotFlags struct {
 	title, unit  string
 	svg, png     string
 	size         pixelsFlag
+	oneAxis      bool
 	damage       damageFlag
 }
 
@@ -34,7 +35,8 @@ func newPlot() *cobra.Command {
 	cmd.Long = `Plot draws the numbers at one or several --field of one or several series. Of more
 samples than the picture is wide it draws the first, last, lowest and highest of each
 column of pixels, so no spike is lost; with --every it draws --agg of each stretch of
-time instead, at the beginning of it. No line is drawn over a silence. Times are in the
+time instead, at the beginning of it. Lines in other units, or more than twenty times as
+high as others, get a panel of their own, one below the other. No line is drawn over a silence. Times are in the
 local time zone (TZ=UTC for UTC), and are given as for annals samples. The unit is taken
 from the end of the field's name, such as _pct, _bytes, _per_s or _ms, unless --unit
 gives one. Colours suit light and dark backgrounds; the background is transparent.
@@ -51,9 +53,10 @@ series, or no number to draw.`
 	cmd.Flags().Var(&f.aggs, "agg", "what to draw of each stretch: avg (the default), min, max, p99 and so on")
 	cmd.Flags().StringVar(&f.title, "title", "", "the title (default the series and the field)")
 	cmd.Flags().StringVar(&f.unit, "unit", "", "the unit of the numbers; B and B/s are shown in KiB, MiB and so on")
+	cmd.Flags().BoolVar(&f.oneAxis, "one-axis", false, "draw all lines on one axis, however unlike they are")
 	cmd.Flags().StringVar(&f.svg, "svg", "", "write an SVG file instead; - is standard output")
 	cmd.Flags().StringVar(&f.png, "png", "", "write a PNG file instead; - is standard output")
-	cmd.Flags().Var(&f.size, "size", "width and height of the picture in pixels")
+	cmd.Flags().Var(&f.size, "size", "width and height of the picture in pixels; without it more panels make it higher")
 	f.damage.register(cmd)
 	return cmd
 }
@@ -112,10 +115,26 @@ func runPlot(cmd *cobra.Command, dir string, series []string, f *plotFlags) erro
 	if len(lines) == 0 {
 		return answer
 	}
-	if err := f.draw(cmd, newPlotted(lines, f), columns); err != nil {
+	p := newPlotted(lines, f)
+	if err := f.fit(cmd, len(p.panels)); err != nil {
+		return usageError(cmd, err)
+	}
+	if err := f.draw(cmd, p, columns); err != nil {
 		return err
 	}
 	return answer // that something damaged is not in the drawing
+}
+
+// fit makes the picture high enough for its panels, unless its size was given.
+func (f *plotFlags) fit(cmd *cobra.Command, panels int) error {
+	const most, least, rest = 200, 80, 120 // of a panel, and what else there is
+	switch {
+	case !cmd.Flags().Changed("size"):
+		f.size.height = min(f.size.height+(panels-1)*most, 10_000)
+	case f.size.height < panels*least+rest && panels > 1:
+		return fmt.Errorf("--size %s is too low for %d panels: they need %d, or --one-axis", f.size.String(), panels, panels*least+rest)
+	}
+	return nil
 }
 
 // draw draws in the terminal, or into the files that were named.
@@ -241,97 +260,4 @@ func (f *plotFlags) span(from annals.Sampler, series []string) (begin, end time.
 			begin.Format(time.DateOnly), end.Format(time.DateOnly))
 	}
 	return begin, end, nil
-}
-
-// plotted is what a picture shows, whatever draws it.
-type plotted struct {
-	lines        []*plotLine
-	names        []string // for the legend; none if there is one line
-	title, label string   // label is what the axis of numbers says
-	unit         unit
-}
-
-// newPlotted finds the words: what all lines share stands in the title and on the axis,
-// what tells them apart in the legend.
-func newPlotted(lines []*plotLine, f *plotFlags) *plotted {
-	p := &plotted{lines: lines}
-	shared := func(of func(*plotLine) string) (string, bool) {
-		for _, l := range lines {
-			if of(l) != of(lines[0]) {
-				return "", false
-			}
-		}
-		return of(lines[0]), true
-	}
-	series, oneSeries := shared(func(l *plotLine) string { return l.series })
-	_, oneUnit := shared(func(l *plotLine) string { _, u := splitUnit(l.field); return u.name })
-	fieldName := func(l *plotLine) string {
-		name, u := splitUnit(l.field)
-		if u.name != "" && !oneUnit {
-			return strings.TrimPrefix(l.field, "val.")
-		}
-		return name
-	}
-	field, oneField := shared(fieldName)
-	agg, oneAgg := shared(func(l *plotLine) string { return l.agg })
-	if oneUnit {
-		_, p.unit = splitUnit(lines[0].field)
-	}
-	if f.unit != "" {
-		p.unit = unit{name: plain(f.unit), binary: f.unit == "B" || f.unit == "B/s"}
-	}
-	if agg == "count" {
-		p.unit = unit{}
-	}
-	for _, l := range lines {
-		var words []string
-		add := func(word string, shared bool) {
-			if word != "" && !shared {
-				words = append(words, plain(word))
-			}
-		}
-		add(l.series, oneSeries)
-		add(fieldName(l), oneField)
-		add(l.agg, oneAgg)
-		if len(lines) > 1 {
-			p.names = append(p.names, strings.Join(words, " "))
-		}
-	}
-	if !oneSeries {
-		series = ""
-	}
-	p.title, p.label = f.words(series, field, agg), plain(field)
-	return p
-}
-
-// words are the title: what all lines share.
-func (f *plotFlags) words(series, field, agg string) string {
-	if f.title != "" {
-		return plain(f.title)
-	}
-	var words []string
-	for _, word := range []string{series, field} {
-		if word != "" {
-			words = append(words, plain(word))
-		}
-	}
-	title := strings.Join(words, ": ")
-	if f.every != 0 {
-		if agg != "" {
-			agg += " "
-		}
-		title = strings.TrimPrefix(title+", "+agg+"per "+f.every.String(), ", ")
-	}
-	return title
-}
-
-// axisLabel is the name of the numbers with their unit.
-func (p *plotted) axisLabel(a *numberAxis) string {
-	switch {
-	case p.label == "":
-		return a.unit
-	case a.unit == "":
-		return p.label
-	}
-	return p.label + ", " + a.unit
 }

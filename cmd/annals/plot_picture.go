@@ -54,23 +54,51 @@ func (p *plotted) png(size pixelsFlag) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// draw draws the title, the legend below it, and the lines below that.
+// timeAxisHeight is what the marks of time below the last panel take.
+const timeAxisHeight = 45 * pixel
+
+// draw draws the title, and below it the panels, the last one with the axis of time.
 func (p *plotted) draw(c draw.Canvas) {
 	c = draw.Crop(c, margin, -margin, margin, -margin)
 	title := pictureStyle(titleText)
 	title.YAlign = text.YTop
 	c.FillText(title, vg.Point{X: c.Min.X, Y: c.Max.Y}, p.title)
 	c = draw.Crop(c, 0, 0, 0, -titleText*1.6)
-	c = p.drawLegend(c)
 
-	begin, end, low, high := extent(p.lines)
-	width, height := c.Max.X-c.Min.X, c.Max.Y-c.Min.Y
-	y := newNumberAxis(low, high, p.unit, max(2, int(height/(50*pixel))))
-	x := newTimeAxis(begin, end, max(2, int(width/(95*pixel))))
+	begin, end, _, _ := extent(p.lines)
+	x := newTimeAxis(begin, end, max(2, int((c.Max.X-c.Min.X)/(95*pixel))))
+	last := len(p.panels) - 1
+	height := (c.Max.Y - c.Min.Y - timeAxisHeight) / vg.Length(len(p.panels))
+	charts := make([]*plot.Plot, len(p.panels))
+	places := make([]draw.Canvas, len(p.panels))
+	var left, right vg.Length
+	for i, panel := range p.panels {
+		place := c
+		place.Max.Y -= vg.Length(i) * height
+		if i < last {
+			place.Min.Y = place.Max.Y - height + 2*margin
+		}
+		places[i] = draw.Crop(panel.drawLegend(place), 0, -margin, 0, 0)
+		charts[i] = p.chart(panel, x, places[i], i == last)
+		inner := charts[i].DataCanvas(places[i])
+		left, right = max(left, inner.Min.X), inner.Max.X // of which the last one's has marks
+	}
+	for i, chart := range charts { // so that a moment is in one column of all
+		inner := chart.DataCanvas(places[i])
+		chart.Draw(draw.Crop(places[i], left-inner.Min.X, right-inner.Max.X, 0, 0))
+	}
+}
 
+// chart is the plot of one panel.
+func (p *plotted) chart(panel *panel, x timeAxis, place draw.Canvas, last bool) *plot.Plot {
+	_, _, low, high := extent(panel.plain())
+	y := newNumberAxis(low, high, panel.unit, max(2, int((place.Max.Y-place.Min.Y)/(50*pixel))))
 	chart := plot.New()
 	chart.BackgroundColor = nil
-	chart.X.Label.Text, chart.Y.Label.Text = x.title(), p.axisLabel(&y)
+	chart.Y.Label.Text = p.axisLabel(&y)
+	if last {
+		chart.X.Label.Text = x.title()
+	}
 	for _, axis := range []*plot.Axis{&chart.X, &chart.Y} {
 		axis.Color, axis.Tick.Color = pictureGrey, pictureGrey
 		axis.Label.TextStyle.Font, axis.Tick.Label.Font = pictureFont(pictureText), pictureFont(pictureText)
@@ -79,15 +107,18 @@ func (p *plotted) draw(c draw.Canvas) {
 	}
 	chart.Y.LineStyle.Width, chart.Y.Tick.Length = 0, 0
 	chart.X.Tick.Marker, chart.Y.Tick.Marker = x.plotTicks(), y.plotTicks()
+	if !last {
+		chart.HideX()
+	}
 	grid := plotter.NewGrid()
 	grid.Vertical.Color, grid.Horizontal.Color = nil, pictureGrid
 	chart.Add(grid)
-	for i, l := range p.lines {
-		chart.Add(&lineOfRuns{runs: l.runs(), begin: x.begin, axis: &y, style: lineStyle(i)})
+	for _, l := range panel.lines {
+		chart.Add(&lineOfRuns{runs: l.runs(), begin: x.begin, axis: &y, style: lineStyle(l.style)})
 	}
 	chart.X.Min, chart.X.Max = 0, x.end.Sub(x.begin).Seconds()
 	chart.Y.Min, chart.Y.Max = y.low, y.high
-	chart.Draw(draw.Crop(c, 0, -margin, 0, 0))
+	return chart
 }
 
 func pictureFont(size vg.Length) font.Font {
@@ -107,24 +138,24 @@ func lineStyle(i int) draw.LineStyle {
 }
 
 // drawLegend draws a row of names, or several, and returns what is left below.
-func (p *plotted) drawLegend(c draw.Canvas) draw.Canvas {
-	if len(p.names) == 0 {
+func (p *panel) drawLegend(c draw.Canvas) draw.Canvas {
+	if p.lines[0].name == "" {
 		return c
 	}
 	const stroke, space, row = 18 * pixel, 6 * pixel, pictureText * 1.5
 	style := pictureStyle(pictureText)
 	style.YAlign = text.YCenter
 	at := vg.Point{X: c.Min.X, Y: c.Max.Y - row/2}
-	for i, name := range p.names {
-		width := stroke + space + style.Width(name)
+	for _, l := range p.lines {
+		width := stroke + space + style.Width(l.name)
 		if at.X > c.Min.X && at.X+width > c.Max.X {
 			at = vg.Point{X: c.Min.X, Y: at.Y - row}
 		}
-		line := lineStyle(i)
+		line := lineStyle(l.style)
 		line.Width *= 2
 		middle := at.Y - pictureText/8 // of small letters
 		c.StrokeLine2(line, at.X, middle, at.X+stroke, middle)
-		c.FillText(style, vg.Point{X: at.X + stroke + space, Y: at.Y}, name)
+		c.FillText(style, vg.Point{X: at.X + stroke + space, Y: at.Y}, l.name)
 		at.X += width + 3*space
 	}
 	c.Max.Y = at.Y - row

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/guptarohit/asciigraph"
 	"github.com/spf13/cobra"
@@ -26,55 +27,101 @@ var (
 func (p *plotted) drawText(cmd *cobra.Command, columns int) error {
 	out := cmd.OutOrStdout()
 	coloured := isTerminal(out) && os.Getenv("NO_COLOR") == ""
-	begin, end, low, high := extent(p.lines)
-	y := newNumberAxis(low, high, p.unit, terminalRows/4)
+	begin, end, _, _ := extent(p.lines)
 	x := newTimeAxis(begin, end, 5)
-	rows := float64(terminalRows)
+	rows := terminalRows
+	if len(p.panels) > 1 {
+		rows /= 2
+	}
+	axes := make([]numberAxis, len(p.panels))
+	width := 0 // of the longest number: the panels begin in one column
+	for i, panel := range p.panels {
+		_, _, low, high := extent(panel.plain())
+		axes[i] = newNumberAxis(low, high, panel.unit, rows/4)
+		for row := range rows + 1 {
+			width = max(width, utf8.RuneCountInString(axes[i].rowLabel(float64(row), float64(rows))))
+		}
+	}
+	var text strings.Builder
+	if len(p.panels) > 1 && p.title != "" {
+		text.WriteString(p.title + "\n\n")
+	}
+	for i, panel := range p.panels {
+		options := []asciigraph.Option{
+			asciigraph.Height(rows), asciigraph.LowerBound(0), asciigraph.UpperBound(float64(rows)),
+			asciigraph.YAxisValueFormatter(func(row float64) string { return fmt.Sprintf("%*s", width, axes[i].rowLabel(row, float64(rows))) }),
+		}
+		if i == len(p.panels)-1 {
+			options = append(options, x.terminalMarks(columns)...)
+		}
+		options = append(options, panel.terminalStyles(coloured, len(p.lines) > 1)...)
+		head := panel.terminalLegend(coloured)
+		if axes[i].unit != "" {
+			head = append([]string{"(" + axes[i].unit + ")"}, head...)
+		}
+		title := strings.Join(head, "   ")
+		if len(p.panels) == 1 {
+			title = strings.Replace(p.title+"   "+title, "   (", " (", 1)
+		}
+		fmt.Fprintf(&text, "%s\n\n%s\n\n", strings.TrimSpace(title), asciigraph.PlotMany(panel.rows(&axes[i], &x, rows, columns), options...))
+	}
+	_, err := fmt.Fprintf(pipeWriter{out}, "%s%s\n", text.String(), x.title())
+	return err
+}
+
+// rows are the numbers of the lines in rows of characters.
+func (p *panel) rows(y *numberAxis, x *timeAxis, rows, columns int) [][]float64 {
 	data := make([][]float64, len(p.lines))
 	for i, l := range p.lines {
-		data[i] = characters(l, x.begin, x.end, columns)
+		data[i] = characters(l.plotLine, x.begin, x.end, columns)
 		for j, value := range data[i] {
-			data[i][j] = (y.shown(value) - y.low) / (y.high - y.low) * rows
+			data[i][j] = (y.shown(value) - y.low) / (y.high - y.low) * float64(rows)
 		}
 	}
-	options := []asciigraph.Option{
-		asciigraph.Height(terminalRows), asciigraph.LowerBound(0), asciigraph.UpperBound(rows),
-		asciigraph.YAxisValueFormatter(func(row float64) string { return y.rowLabel(row, rows) }),
+	return data
+}
+
+// terminalMarks draw the axis of time.
+func (a *timeAxis) terminalMarks(columns int) []asciigraph.Option {
+	return []asciigraph.Option{
 		asciigraph.XAxisRange(0, 1), asciigraph.XAxisTickCount(min(5, columns/12)),
 		asciigraph.XAxisValueFormatter(func(share float64) string {
-			return x.moment(x.begin.Add(time.Duration(share * float64(x.end.Sub(x.begin)))))
+			return a.moment(a.begin.Add(time.Duration(share * float64(a.end.Sub(a.begin)))))
 		}),
 	}
-	legend := make([]string, len(p.names))
+}
+
+// terminalStyles tell the lines apart, by colours or by characters.
+func (p *panel) terminalStyles(coloured, several bool) []asciigraph.Option {
 	var colours []asciigraph.AnsiColor
 	var sets []asciigraph.CharSet
-	for i := range p.lines {
-		char := terminalChars[i%len(terminalChars)]
-		colour := terminalColours[i%len(terminalColours)]
-		colours, sets = append(colours, colour), append(sets, asciigraph.CreateCharSet(char))
-		switch {
-		case len(legend) == 0:
-		case coloured:
-			legend[i] = colour.String() + "──" + asciigraph.Default.String() + " " + p.names[i]
-		default:
-			legend[i] = char + char + " " + p.names[i]
-		}
+	for _, l := range p.lines {
+		colours = append(colours, terminalColours[l.style%len(terminalColours)])
+		sets = append(sets, asciigraph.CreateCharSet(terminalChars[l.style%len(terminalChars)]))
 	}
 	switch {
 	case coloured:
-		options = append(options, asciigraph.SeriesColors(colours...))
-	case len(p.lines) > 1:
-		options = append(options, asciigraph.SeriesChars(sets...))
+		return []asciigraph.Option{asciigraph.SeriesColors(colours...)}
+	case several:
+		return []asciigraph.Option{asciigraph.SeriesChars(sets...)}
 	}
-	title := p.title
-	if y.unit != "" {
-		title += " (" + y.unit + ")"
+	return nil
+}
+
+// terminalLegend is the names of the lines, each behind what it is drawn with.
+func (p *panel) terminalLegend(coloured bool) (legend []string) {
+	for _, l := range p.lines {
+		char := terminalChars[l.style%len(terminalChars)]
+		colour := terminalColours[l.style%len(terminalColours)]
+		switch {
+		case l.name == "":
+		case coloured:
+			legend = append(legend, colour.String()+"──"+asciigraph.Default.String()+" "+l.name)
+		default:
+			legend = append(legend, char+char+" "+l.name)
+		}
 	}
-	if len(legend) > 0 {
-		title += "   " + strings.Join(legend, "   ")
-	}
-	_, err := fmt.Fprintf(pipeWriter{out}, "%s\n\n%s\n\n%s\n", title, asciigraph.PlotMany(data, options...), x.title())
-	return err
+	return legend
 }
 
 // rowLabel spells the number of a row, if it is a tick.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -166,6 +167,51 @@ func TestUnitsComeFromNames(t *testing.T) {
 	}
 }
 
+// TestLinesThatAreUnlikeGetPanels: of each field its unit and its highest number tell.
+func TestLinesThatAreUnlikeGetPanels(t *testing.T) {
+	begin := time.Unix(1_700_000_000, 0)
+	for _, test := range []struct {
+		lines string // field=highest
+		flags plotFlags
+		want  string // the fields of each panel
+	}{
+		{"a=1", plotFlags{}, "a"},
+		{"a=1 b=20", plotFlags{}, "a b"},
+		{"a=1 b=20.1", plotFlags{}, "a | b"},
+		{"a=1 b=-20.1", plotFlags{}, "a | b"},
+		{"a=1 b=1000 c=0 d=15 e=900", plotFlags{}, "a c d | b e"},
+		{"a=0 b=0", plotFlags{}, "a b"},
+		{"a_pct=50 b_bytes=50 c_pct=60", plotFlags{}, "a_pct c_pct | b_bytes"},
+		{"a_bytes=1 b_bytes=1000", plotFlags{}, "a_bytes | b_bytes"},
+		{"a_pct=50 b_bytes=50", plotFlags{unit: "K"}, "a_pct b_bytes"},
+		{"a_pct=50 b_bytes=5000", plotFlags{oneAxis: true}, "a_pct b_bytes"},
+		{"a/min=1 a/max=1000 b=900", plotFlags{}, "a/min a/max b"},
+		{"a_ms/avg=60 a_ms/count=60", plotFlags{}, "a_ms/avg | a_ms/count"},
+	} {
+		var lines []*plotLine
+		for _, text := range strings.Fields(test.lines) {
+			name, value, _ := strings.Cut(text, "=")
+			l := newPlotLine(begin, begin, 10)
+			l.field, l.agg, _ = strings.Cut("val."+name, "/")
+			high, err := strconv.ParseFloat(value, 64)
+			must(t, err)
+			l.add(annals.Point{At: begin, Value: high})
+			lines = append(lines, l)
+		}
+		var panels []string
+		for _, panel := range newPlotted(lines, &test.flags).panels {
+			var names []string
+			for _, l := range panel.lines {
+				names = append(names, strings.TrimSuffix(strings.TrimPrefix(l.field, "val.")+"/"+l.agg, "/"))
+			}
+			panels = append(panels, strings.Join(names, " "))
+		}
+		if got := strings.Join(panels, " | "); got != test.want {
+			t.Errorf("%s: %s, want %s", test.lines, got, test.want)
+		}
+	}
+}
+
 // TestPicturesOfHostileNames draws what anybody may have called a series: the SVG must
 // stay XML without a tag that was not drawn, and the terminal as it was.
 func TestPicturesOfHostileNames(t *testing.T) {
@@ -191,7 +237,14 @@ func TestPicturesOfHostileNames(t *testing.T) {
 		if err := xml.Unmarshal(svg, &v); err != nil || len(v.Script) > 0 || len(v.Text) < 5 {
 			t.Errorf("%v, %d scripts: %s", err, len(v.Script), svg)
 		}
-		for _, text := range append(append(v.Text, p.title, p.label, p.unit.name), p.names...) {
+		texts := append(v.Text, p.title, p.label)
+		for _, panel := range p.panels {
+			texts = append(texts, panel.unit.name)
+			for _, l := range panel.lines {
+				texts = append(texts, l.name)
+			}
+		}
+		for _, text := range texts {
 			if strings.ContainsFunc(text, acts) {
 				t.Errorf("the picture holds %q", text)
 			}
