@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/base64"
 	"encoding/csv"
@@ -160,7 +161,7 @@ func eachCell(value []byte, fn func(column, cell string)) error {
 
 // importCSV makes each row a sample.
 func importCSV(im *importer) error {
-	r := csv.NewReader(im.in)
+	r := csv.NewReader(withoutMark(im.in))
 	r.ReuseRecord = true
 	header, err := r.Read()
 	if err == io.EOF {
@@ -210,6 +211,15 @@ func importCSV(im *importer) error {
 	}
 }
 
+// withoutMark passes over the mark that Excel writes in front.
+func withoutMark(in *bufio.Reader) io.Reader {
+	const mark = "\ufeff"
+	if head, _ := in.Peek(len(mark)); string(head) == mark {
+		in.Discard(len(mark))
+	}
+	return in
+}
+
 // csvLine is the line in which the row that was read last begins.
 func csvLine(r *csv.Reader, err *csv.ParseError) int {
 	if err != nil {
@@ -233,12 +243,7 @@ type csvRows struct {
 
 func newCSVRows(header []string, timeColumn, seriesColumn string) (*csvRows, error) {
 	rows := &csvRows{time: timeColumn, series: seriesColumn}
-	for i, name := range header {
-		if i == 0 {
-			name = strings.TrimPrefix(name, "\ufeff") // which Excel writes
-		}
-		rows.header = append(rows.header, name)
-	}
+	rows.header = append(rows.header, header...) // the reader uses it again
 	for _, column := range []string{timeColumn, seriesColumn} {
 		if column != "" && !slices.Contains(rows.header, column) {
 			return nil, fmt.Errorf("there is no column %q; the header names %q", column, rows.header)
@@ -267,6 +272,8 @@ func (r *csvRows) ambiguous() error {
 		}
 	}
 	switch {
+	case len(r.header) == 1 && strings.ContainsAny(r.header[0], ";\t"):
+		return fmt.Errorf("the header is one column, %q: columns must be separated by commas", r.header[0])
 	case len(twice) > 0:
 		return fmt.Errorf("the header names columns twice: %s (each needs a name of its own)", strings.Join(twice, ", "))
 	case r.time == "" && r.isTime("time") && slices.Contains(r.header, "time") && slices.Contains(r.header, "timestamp"):

@@ -61,6 +61,9 @@ func flagError(err error) error {
 		return err
 	}
 	flag, cause := invalid.GetFlag(), invalid.Unwrap().Error()
+	if strings.HasPrefix(cause, "must be ") { // it is a flag of ours
+		return fmt.Errorf("--%s %s, not %q", flag.Name, cause, invalid.GetValue())
+	}
 	wants, ok := map[string]string{
 		"bool":     "must be true or false",
 		"uint64":   "must be a whole number from 0 to 18446744073709551615",
@@ -68,9 +71,6 @@ func flagError(err error) error {
 		"float64":  "must be a number",
 		"duration": "must be a time such as 500ms, 10s or 2h",
 	}[flag.Value.Type()]
-	if !ok && strings.HasPrefix(cause, "must be ") {
-		wants, ok = cause, true
-	}
 	if !ok {
 		return fmt.Errorf("--%s %q: %s", flag.Name, invalid.GetValue(), cause)
 	}
@@ -96,7 +96,7 @@ func explain(err error, dir string) error {
 	case errors.Is(err, annals.ErrCompacted):
 		return withHint(err, "annals scan and annals samples give what is there now; annals tail goes on from the number above")
 	case errors.Is(err, annals.ErrNotStore) && !isFree(dir):
-		return withHint(err, "a new store needs a directory that is empty or not there yet; annals repair %q NEWDIR saves a store that has lost its MANIFEST", dir)
+		return withHint(err, "a new store needs a directory that is empty or not there yet")
 	case errors.Is(err, annals.ErrNotStore):
 		return withHint(err, "annals put %q KEY VALUE makes a new store there", dir)
 	}
@@ -142,11 +142,14 @@ func report(stderr io.Writer, err error) int {
 	if err == nil || errors.Is(err, errReaderGone) {
 		return exitDone
 	}
-	message := err.Error()
+	message, suggestions, _ := strings.Cut(err.Error(), "\n\nDid you mean this?\n")
 	if errors.Is(err, context.Canceled) {
 		message = strings.Replace(message, context.Canceled.Error(), "interrupted", 1)
 	}
 	fmt.Fprintf(stderr, "annals: %s\n", messageText(message))
+	if names := strings.Fields(suggestions); len(names) > 0 {
+		fmt.Fprintf(stderr, "  did you mean %s?\n", plain(strings.Join(names, ", or ")))
+	}
 	var hinted *hintError
 	if errors.As(err, &hinted) {
 		for line := range strings.Lines(hinted.hint) {

@@ -88,6 +88,9 @@ func runExport(cmd *cobra.Command, dir string, f *exportFlags) error {
 		return usageError(cmd, fmt.Errorf("--padding must be zero or space, not %q", f.padding))
 	}
 	fields, err := f.csvFields()
+	if err == nil {
+		err = checkSpan(f.since, f.until)
+	}
 	if err != nil {
 		return usageError(cmd, err)
 	}

@@ -172,6 +172,15 @@ func pointInTime(s string) (time.Time, error) {
 	return t, nil
 }
 
+// checkSpan refuses a span of time in which nothing can lie.
+func checkSpan(since, until timeFlag) error {
+	from, to := time.Time(since), time.Time(until)
+	if !from.IsZero() && !to.IsZero() && !to.After(from) {
+		return errors.New("--until is not after --since")
+	}
+	return nil
+}
+
 // keyFlag lets keys that no shell can pass be given in base64.
 type keyFlag bool
 

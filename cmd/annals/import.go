@@ -168,7 +168,7 @@ func fileSeries(file string) string {
 
 // importer reads one file into a store.
 type importer struct {
-	in       io.Reader
+	in       *bufio.Reader
 	size     int64
 	bar      *progress
 	pipeline *pipeline

@@ -147,7 +147,7 @@ const maxCommit = 256 << 20
 func openInput(cmd *cobra.Command, args []string) (in io.ReadCloser, size int64, err error) {
 	var f *os.File
 	if len(args) > 0 && args[0] != "-" {
-		if f, err = os.Open(args[0]); err != nil {
+		if f, err = openFile(cmd.Context(), args[0]); err != nil {
 			return nil, 0, err
 		}
 	} else if stdin, ok := cmd.InOrStdin().(*os.File); ok {
@@ -165,4 +165,23 @@ func openInput(cmd *cobra.Command, args []string) (in io.ReadCloser, size int64,
 		size = info.Size()
 	}
 	return f, size, nil
+}
+
+// openFile opens a file to read, or gives up with ctx: a named pipe waits for a writer.
+func openFile(ctx context.Context, path string) (*os.File, error) {
+	type opened struct {
+		file *os.File
+		err  error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		f, err := os.Open(path)
+		done <- opened{f, err}
+	}()
+	select {
+	case o := <-done:
+		return o.file, o.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }

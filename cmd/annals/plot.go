@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"slices"
@@ -86,6 +87,8 @@ func (f *plotFlags) check(cmd *cobra.Command) error {
 		return errors.New("the file to write is empty")
 	case f.svg == "-" && f.png == "-":
 		return errors.New("--svg and --png cannot both go to standard output")
+	case checkSpan(f.since, f.until) != nil:
+		return checkSpan(f.since, f.until)
 	case slices.Contains(f.fields, ""):
 		return errEmptyField
 	case f.svg == "" && f.png == "" && cmd.Flags().Changed("size"):
@@ -160,7 +163,12 @@ func writePicture(cmd *cobra.Command, path string, draw func(pixelsFlag) ([]byte
 		_, err := pipeWriter{cmd.OutOrStdout()}.Write(picture)
 		return err
 	}
-	return replace.WriteFile(path, picture, replace.Perm(0o644))
+	err = replace.WriteFile(path, picture, replace.Perm(0o644))
+	var at *fs.PathError
+	if errors.As(err, &at) { // which names a temporary file
+		return fmt.Errorf("%q can't be written: %w", path, at.Err)
+	}
+	return err
 }
 
 // terminalColumns is how wide the drawing may be, beside the numbers of its axis.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -17,7 +18,7 @@ func newSamples() *cobra.Command {
 		if w.Limit < 0 {
 			return usageError(cmd, fmt.Errorf("--limit must not be negative"))
 		}
-		if err := sums.check(cmd, w); err != nil {
+		if err := cmp.Or(checkSpan(since, until), sums.check(cmd, w)); err != nil {
 			return usageError(cmd, err)
 		}
 		w.Since, w.Until = time.Time(since), time.Time(until)
