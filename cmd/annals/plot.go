@@ -36,15 +36,19 @@ func newPlot() *cobra.Command {
 	cmd.Long = `Plot draws the numbers at one or several --field of one or several series. Of more
 samples than the picture is wide it draws the first, last, lowest and highest of each
 column of pixels, so no spike is lost; with --every it draws --agg of each stretch of
-time instead, at the beginning of it. Lines in other units, or more than twenty times as
-high as others, get a panel of their own, one below the other. No line is drawn over a silence. Times are in the
-local time zone (TZ=UTC for UTC), and are given as for annals samples. The unit is taken
-from the end of the field's name, such as _pct, _bytes, _per_s or _ms, unless --unit
-gives one. Colours suit light and dark backgrounds; the background is transparent.
+time instead, at the beginning of it. No line is drawn over a silence.
+
+Each series is drawn with those of the fields that it has. Lines in other units, or more
+than twenty times as high as others, get a panel of their own, one below the other.
+
+Times are in the local time zone (TZ=UTC for UTC), and are given as for annals samples. The
+unit is taken from the end of the field's name, such as _pct, _bytes, _per_s or _ms, unless
+--unit gives one. Colours suit light and dark backgrounds; the background is transparent.
 
 A picture that exists is replaced at once as a whole. The status is 1 if there is no such
 series, or no number to draw.`
 	cmd.Example = `  annals plot data cpu --field val.busy_pct --since 10m
+  annals plot data cpu memory --field val.busy_pct --field val.used_bytes
   annals plot data cpu --field val.user_pct --field val.system_pct --svg cpu.svg
   annals plot data disk --field val.write_bytes_per_s --every 1m --agg avg,p99 --png disk.png`
 	cmd.Flags().StringArrayVar(&f.fields, "field", []string{"val"}, "where the number stands: val, val.t, val.disk.0.free; may be given several times")
@@ -189,6 +193,8 @@ func (f *plotFlags) read(cmd *cobra.Command, from annals.Sampler, series []strin
 		return nil, err
 	}
 	w := annals.Window{Since: time.Time(f.since), Until: time.Time(f.until)}
+	type pair struct{ series, field string }
+	absent := map[pair]error{} // what a series does not have of the fields
 	for _, name := range series {
 		for _, field := range f.fields {
 			added, err := f.readLines(cmd, from, name, field, w, func() *plotLine {
@@ -196,10 +202,25 @@ func (f *plotFlags) read(cmd *cobra.Command, from annals.Sampler, series []strin
 				l.series, l.field = name, field
 				return l
 			})
+			if errors.As(err, new(*noError)) {
+				absent[pair{name, field}] = err
+				continue
+			}
 			if err != nil {
 				return nil, err
 			}
 			lines = append(lines, added...)
+		}
+	}
+	// Of several series each has its own fields; one with none of them, or a field that
+	// nobody has, is a mistake.
+	for _, name := range series {
+		for _, field := range f.fields {
+			drawn := func(l *plotLine) bool { return l.series == name }
+			drawnToo := func(l *plotLine) bool { return l.field == field }
+			if err := absent[pair{name, field}]; err != nil && !(slices.ContainsFunc(lines, drawn) && slices.ContainsFunc(lines, drawnToo)) {
+				return nil, err
+			}
 		}
 	}
 	lines = slices.DeleteFunc(lines, func(l *plotLine) bool { return len(l.points()) == 0 })
