@@ -119,17 +119,8 @@ func known(overlays []*overlay, key []byte) bool {
 func (o *overlay) hashOf(key []byte) uint32 { return uint32(maphash.Bytes(o.seed, key) >> 32) }
 
 func (o *overlay) knows(key []byte, h uint32) bool {
-	s := o.slots.Load()
-	mask := uint32(len(s.list) - 1)
-	for i := h & mask; ; i = (i + 1) & mask {
-		v := s.list[i].Load()
-		if v == 0 {
-			return false
-		}
-		if uint32(v>>32) == h && string(keyOf(o.at(ref(v)))) == string(key) {
-			return true
-		}
-	}
+	_, r := slotOf(o, key, h)
+	return r != 0
 }
 
 // liveWalk is what those share who walk over a table.

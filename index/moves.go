@@ -116,7 +116,7 @@ func (t *MovesTo) flush() {
 	defer t.m.mu.Unlock()
 	for i := range t.list {
 		o.reserve()
-		at, r := o.slotOf(t.list[i].Key, t.hashes[i])
+		at, r := slotOf(o, t.list[i].Key, t.hashes[i])
 		o.putAt(at, t.hashes[i], r, &t.list[i], false)
 		t.run = append(t.run, ref(at.Load()))
 	}

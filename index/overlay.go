@@ -103,12 +103,12 @@ func (o *overlay) find(key string) ref {
 // there, and its latest change.
 func (o *overlay) slot(key string) (at *atomic.Uint64, h uint32, r ref) {
 	h = o.hash(key)
-	at, r = o.slotOf(key, h)
+	at, r = slotOf(o, key, h)
 	return at, h, r
 }
 
 // slotOf is slot for a key whose hash is known.
-func (o *overlay) slotOf(key string, h uint32) (at *atomic.Uint64, r ref) {
+func slotOf[K string | []byte](o *overlay, key K, h uint32) (at *atomic.Uint64, r ref) {
 	s := o.slots.Load()
 	mask := uint32(len(s.list) - 1)
 	for i := h & mask; ; i = (i + 1) & mask {
@@ -117,7 +117,7 @@ func (o *overlay) slotOf(key string, h uint32) (at *atomic.Uint64, r ref) {
 		if v == 0 {
 			return at, 0
 		}
-		if r = ref(v); uint32(v>>32) == h && string(keyOf(o.at(r))) == key {
+		if r = ref(v); uint32(v>>32) == h && string(keyOf(o.at(r))) == string(key) {
 			return at, r
 		}
 	}
