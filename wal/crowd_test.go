@@ -106,13 +106,14 @@ func TestCrowdGoesOnWithoutTheMissing(t *testing.T) {
 	})
 }
 
-// Where some come back and some don't, the log does not rely on it.
-func TestWritersThatComeAndGoAreNotReliedOn(t *testing.T) {
+// notLeft has rounds of writers come back together, and requires that the log is left to
+// none of them.
+func notLeft(t *testing.T, writers func(round int) int) {
 	synctest.Test(t, func(t *testing.T) {
 		h := start(t, 0, large)
 		for i := range 100 {
 			var wg sync.WaitGroup
-			for g := range 10 + i%2 {
+			for g := range writers(i) {
 				wg.Go(func() {
 					if err := h.do(put(fmt.Sprint(i, g))); err != nil {
 						t.Error(err)
@@ -128,26 +129,14 @@ func TestWritersThatComeAndGoAreNotReliedOn(t *testing.T) {
 	})
 }
 
+// Where some come back and some don't, the log does not rely on it.
+func TestWritersThatComeAndGoAreNotReliedOn(t *testing.T) {
+	notLeft(t, func(round int) int { return 10 + round%2 })
+}
+
 // Few writers do not make a crowd: waking a processor takes longer than their commits.
 func TestFewWritersAreNoCrowd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := start(t, 0, large)
-		for i := range 100 {
-			var wg sync.WaitGroup
-			for g := range crowd - 1 {
-				wg.Go(func() {
-					if err := h.do(put(fmt.Sprint(i, g))); err != nil {
-						t.Error(err)
-					}
-				})
-			}
-			wg.Wait()
-			h.log.mu.Lock()
-			require.False(t, h.log.mu.left)
-			h.log.mu.Unlock()
-		}
-		require.NoError(t, h.close())
-	})
+	notLeft(t, func(int) int { return crowd - 1 })
 }
 
 // Whoever has something else to do with the log does not wait for a crowd.
