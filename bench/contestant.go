@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 )
 
 // durability is what a write that has returned survives.
@@ -78,11 +79,30 @@ func mix(z uint64) uint64 {
 	return z ^ z>>31
 }
 
-// value is JSON of size bytes that differs with i.
+// value is JSON of size bytes that differs with i. It is made for each put while the
+// clock runs, so it must cost little beside one: its text is cut out of letters that
+// were made before.
 func value(i, size int) []byte {
-	v := fmt.Appendf(make([]byte, 0, size+64), `{"id":%d,"name":"user %d","score":%d.%02d,"text":"`, i, i, i%1000, i%100)
-	for n := uint64(i); len(v) < size-2; n = mix(n) {
-		v = append(v, "abcdefghijklmnopqrstuvwxyz012345"[n&31])
+	n := int64(i)
+	v := append(make([]byte, 0, size+64), `{"id":`...)
+	v = strconv.AppendInt(v, n, 10)
+	v = append(v, `,"name":"user `...)
+	v = strconv.AppendInt(v, n, 10)
+	v = append(v, `","score":`...)
+	v = strconv.AppendInt(v, n%1000, 10)
+	v = append(v, '.', byte('0'+n/10%10), byte('0'+n%10), ',')
+	v = append(v, `"text":"`...)
+	for text := letters[mix(uint64(i))%uint64(len(letters)):]; len(v) < size-2; text = letters {
+		v = append(v, text[:min(len(text), size-2-len(v))]...)
 	}
 	return append(v[:max(len(v), size-2)], `"}`...)
 }
+
+// letters are drawn from 32, so that nothing is gained by compressing them.
+var letters = func() string {
+	b := make([]byte, 64<<10)
+	for i := range b {
+		b[i] = "abcdefghijklmnopqrstuvwxyz012345"[mix(uint64(i))&31]
+	}
+	return string(b)
+}()

@@ -37,19 +37,21 @@ func timed(goroutines int, d time.Duration, every int, op func(goroutine, i int)
 		hists[g] = hdrhistogram.New(1, int64(time.Minute), 3)
 		wg.Go(func() {
 			i := 0
-			for ; !stop.Load() && errs[g] == nil; i++ {
+			var err error // not errs[g]: on its cache line are those of others
+			for ; !stop.Load() && err == nil; i++ {
 				if i%every != 0 {
-					errs[g] = op(g, i)
+					err = op(g, i)
 					continue
 				}
 				t := time.Now()
-				errs[g] = op(g, i)
+				err = op(g, i)
 				took := time.Since(t)
 				hists[g].RecordValue(int64(took))
 				if took > d { // one long operation must not make a round endless
 					stop.Store(true)
 				}
 			}
+			errs[g] = err
 			total.Add(int64(i))
 		})
 	}
