@@ -55,28 +55,44 @@ func floorSync(dir string, size int, d time.Duration) (result, error) {
 	})
 }
 
-// floorWrite writes pieces of 64 KiB into a growing file, without a sync.
-func floorWrite(dir string, d time.Duration) (result, error) {
+// floorWrite writes pieces of 64 KiB into a growing file. Without a time to sync after it
+// begins anew at each 256 MiB, so that most of it never reaches the disk; with one
+// the disk is asked to begin with each MiB, and the sync waits for it.
+func floorWrite(dir string, d, every time.Duration) (result, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return result{}, err
 	}
-	file, err := os.Create(filepath.Join(dir, "write"))
+	file, err := replace.OS.OpenFile(filepath.Join(dir, "write"), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return result{}, err
 	}
 	defer file.Close()
 	piece := make([]byte, 64<<10)
-	return timed(1, d, 1, func(_, i int) error {
-		if i%4096 == 4095 { // 256 MiB, as far as a round of ours goes
-			if _, err := file.Seek(0, io.SeekStart); err != nil {
-				return err
-			}
+	off, synced := int64(0), time.Now()
+	return timed(1, d, 1, func(_, _ int) error {
+		if every == 0 && off == 256<<20 {
+			off = 0
 			if err := file.Truncate(0); err != nil {
 				return err
 			}
 		}
-		_, err := file.Write(piece)
-		return err
+		if _, err := file.WriteAt(piece, off); err != nil {
+			return err
+		}
+		off += int64(len(piece))
+		if every == 0 {
+			return nil
+		}
+		if h, ok := file.(replace.Hastener); ok && off%(1<<20) == 0 {
+			if err := h.StartWriteback(off-1<<20, 1<<20); err != nil {
+				return err
+			}
+		}
+		if time.Since(synced) < every {
+			return nil
+		}
+		synced = time.Now()
+		return file.SyncData()
 	})
 }
 
