@@ -42,10 +42,10 @@ func groups() []group {
 	}
 	return []group{
 		{"durable", append([]string{"floor"}, kv...), durablePuts},
-		{"load", kv, loads},
+		{"load", append([]string{"floor"}, kv...), loads},
 		{"lazy", append([]string{"floor"}, kv...), lazyPuts},
 		{"append", append([]string{"floor"}, logs...), appends},
-		{"read", kv, reads},
+		{"read", append([]string{"floor"}, kv...), reads},
 		{"mixed", kv, mixed},
 		{"ycsb", kv, runYCSB},
 		{"reopen", kv, reopens},
@@ -90,7 +90,18 @@ func durablePuts(t *task, emit func(result)) error {
 		r, err := floorSync(t.Dir, 16+t.Value+recordOverhead, t.For)
 		r.Workload = "durable put, 1 writer"
 		emit(r)
-		return err
+		if err != nil {
+			return err
+		}
+		for _, writers := range []int{8, 64} {
+			r, err := floorCycle(t.Dir, writers, 16+t.Value+recordOverhead, t.For)
+			r.Workload = fmt.Sprintf("durable put, %d writers", writers)
+			emit(r)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	for _, writers := range []int{1, 8, 64} {
 		db, err := openPeer(t.Contestant, filepath.Join(t.Dir, fmt.Sprint(writers)), setup{durability: durable, writers: writers})
@@ -122,6 +133,12 @@ func closing(db interface{ Close() error }, err error) error {
 }
 
 func loads(t *task, emit func(result)) error {
+	if t.Contestant == "floor" {
+		r, err := floorLoad(t.Dir, 16+t.Value+recordOverhead, t.For)
+		r.Workload = "load, synced batches of 1,000"
+		emit(r)
+		return err
+	}
 	db, err := openPeer(t.Contestant, t.Dir, setup{durability: durable, writers: 1})
 	if err != nil {
 		return err
@@ -203,10 +220,32 @@ func appends(t *task, emit func(result)) error {
 
 // reads leaves the data set as it is, but for its order in the second half.
 func reads(t *task, emit func(result)) error {
+	if t.Contestant == "floor" {
+		return gets(t, newFloorMap(t.Keys, t.Value), emit)
+	}
 	db, err := openPeer(t.Contestant, t.Data, setup{durability: durable, writers: 1})
 	if err != nil {
 		return err
 	}
+	if err := gets(t, db, emit); err != nil {
+		return closing(db, err)
+	}
+	if err := scans(t, db, "", emit); err != nil {
+		return closing(db, err)
+	}
+	if c, ok := db.(compacter); ok {
+		if err := c.Compact(); err != nil {
+			return closing(db, err)
+		}
+		time.Sleep(2 * time.Second) // what a store does behind a compaction is not part of a scan
+	}
+	return closing(db, scans(t, db, ", compacted", emit))
+}
+
+// gets reads keys at random.
+func gets(t *task, db interface {
+	Get(key []byte) ([]byte, error)
+}, emit func(result)) error {
 	for _, goroutines := range []int{1, 2} {
 		rnds := []*rand.Rand{rand.New(rand.NewPCG(1, 1)), rand.New(rand.NewPCG(2, 2))}
 		r, err := timed(goroutines, t.For, 64, func(g, _ int) error {
@@ -220,19 +259,10 @@ func reads(t *task, emit func(result)) error {
 		r.Workload = fmt.Sprintf("random get, %d goroutine%s", goroutines, plural(goroutines))
 		emit(r)
 		if err != nil {
-			return closing(db, err)
+			return err
 		}
 	}
-	if err := scans(t, db, "", emit); err != nil {
-		return closing(db, err)
-	}
-	if c, ok := db.(compacter); ok {
-		if err := c.Compact(); err != nil {
-			return closing(db, err)
-		}
-		time.Sleep(2 * time.Second) // what a store does behind a compaction is not part of a scan
-	}
-	return closing(db, scans(t, db, ", compacted", emit))
+	return nil
 }
 
 func scans(t *task, db store, suffix string, emit func(result)) error {

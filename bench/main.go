@@ -162,7 +162,7 @@ func (h *harness) one(ctx context.Context, round int, g *group, name string) err
 	t := task{scale: h.scale, Group: g.name, Contestant: name, Dir: filepath.Join(h.dir, "work"), Data: filepath.Join(h.dir, "data "+filepath.Base(name))}
 	switch g.name {
 	case "read", "mixed", "ycsb", "reopen":
-		if !h.prepared[name] {
+		if name != "floor" && !h.prepared[name] {
 			h.prepared[name] = true
 			p := t
 			p.Group, p.Dir = "prepare", t.Data
