@@ -383,7 +383,7 @@ func TestPaddingStaysSmall(t *testing.T) {
 	for _, c := range []struct {
 		policy      time.Duration
 		segmentSize int64
-	}{{time.Hour, large}, {-1, large}, {0, 4*padUnit - 1}} {
+	}{{time.Hour, large}, {-1, large}, {0, padFrom - 1}} {
 		h := start(t, c.policy, c.segmentSize)
 		require.NoError(t, h.do(put(strings.Repeat("x", 1000))))
 		_, err := h.log.Sync(t.Context())
