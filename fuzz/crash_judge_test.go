@@ -80,6 +80,7 @@ func (m *machine) judge(fs *faultfs.FS, s *story) {
 
 	db, err := annals.Open(storeDir, m.options(fs, annals.SyncAlways))
 	m.require(s, err == nil, "opening: %v", err)
+	defer db.Close() // once more, or where a judgement fails: its goroutines must end in the test's bubble
 	shown, _, err := view(db)
 	m.require(s, err == nil, "reading: %v", err)
 	i := m.prefix(fs, shown, s)
@@ -166,6 +167,7 @@ func (m *machine) reopened(fs *faultfs.FS, shown string, s *story) {
 	before := fs.Digest("LOCK")
 	db, err := annals.Open(storeDir, m.options(fs, annals.SyncAlways))
 	m.require(s, err == nil, "opening again: %v", err)
+	defer db.Close()
 	again, _, err := view(db)
 	m.require(s, err == nil && again == shown, "opening again shows, %v:\n%s\ninstead of:\n%s", err, short(again), short(shown))
 	m.require(s, db.Recovery().Clean, "a recovered store that was closed is recovered again")
@@ -223,6 +225,7 @@ func (m *machine) fork(fs *faultfs.FS, s *story, spent uint64) {
 	db, err := annals.Open(storeDir, f.options(fs, annals.SyncAlways))
 	f.goOn()
 	f.require(s, err == nil, "opening: %v", err)
+	defer db.Close()
 	shown, seq, err := view(db)
 	f.require(s, err == nil, "reading: %v", err)
 	i := f.prefix(fs, shown, s)
