@@ -43,6 +43,7 @@ func Examine(r io.ReaderAt, size int64, path, store string, number uint64) (Verd
 	e.crc = Checksum(0, line.Bytes)
 
 	s := NewScanner(r, line.End(), size)
+	s.joining = true
 	for s.Scan() {
 		e.take(s.Line())
 	}

@@ -23,7 +23,7 @@ const junk = "{\"seq\":6,\"ke\x00\x00\x00\x00 torn\n"
 var longTail = strings.Repeat("x", 100_000) // without a newline
 
 func TestExamineFindsTheGoodPart(t *testing.T) {
-	pad := strings.Repeat("\n", 64<<10)
+	pad, much := strings.Repeat("\n", 64<<10), strings.Repeat("\n", 3*scanChunk+7)
 	h := header(2, 5)
 	for why, c := range map[string]struct {
 		lines []string
@@ -56,6 +56,8 @@ func TestExamineFindsTheGoodPart(t *testing.T) {
 		"a footer inside a commit":          {[]string{h, rec(5), recMore(6), footerLine(footerOf(2, 5, 5, 1, ""))}, torn{2, 5, 1, 6, errInCommit}},
 		"data behind a blank line":          {[]string{h, rec(5), "\n", recDur(6, 5)}, torn{2, 5, 1, 6, errBlank}},
 		"a mark behind a blank line":        {[]string{h, rec(5), "\n", mark(5)}, torn{2, 5, 1, 5, errBlank}},
+		"much padding":                      {[]string{h, rec(5), much}, torn{2, 5, 1, 5, nil}},
+		"a record behind much padding":      {[]string{h, rec(5), much, recDur(6, 5)}, torn{2, 5, 1, 6, errBlank}},
 		"junk behind padding":               {[]string{h, rec(5), pad, "x"}, torn{2, 5, 1, 5, errBlank}},
 		"a second header":                   {[]string{h, rec(5), h, rec(6)}, torn{2, 5, 1, 6, errUnexpected}},
 		"a header of a newer format inside": {[]string{h, rec(5), line(`{"annals":2}`), rec(6)}, torn{2, 5, 1, 6, ErrNewerFormat}},

@@ -13,7 +13,7 @@ type LineKind uint8
 // The kinds of lines.
 const (
 	BadLine    LineKind = iota // not a valid line; see Line.Reason
-	BlankLine                  // a newline alone: padding
+	BlankLine                  // a newline alone, or some: padding
 	HeaderLine                 // see Line.Header
 	RecordLine                 // see Line.View
 	MarkLine                   // see Line.Mark
@@ -50,6 +50,8 @@ type Scanner struct {
 	line     Line
 	err      error
 	searched int // buf[pos:pos+searched] holds no newline
+
+	joining bool // newlines in a row are one BlankLine: padding is up to a whole segment
 
 	summing bool
 	sum     uint32 // of the bytes before buf[summed:], if summing
@@ -118,6 +120,9 @@ func (s *Scanner) raw() (line []byte, size int64, ok bool) {
 		unread := s.buf[s.pos:]
 		if i := bytes.IndexByte(unread[s.searched:], '\n'); i >= 0 {
 			n := s.searched + i + 1
+			if s.joining && n == 1 && skipped == 0 {
+				n = newlines(unread)
+			}
 			s.pos += n
 			s.searched = 0
 			if skipped > 0 || n > MaxLine {
@@ -149,6 +154,19 @@ func (s *Scanner) raw() (line []byte, size int64, ok bool) {
 		}
 	}
 }
+
+// newlines returns how many there are at the beginning of b.
+func newlines(b []byte) (n int) {
+	for len(b)-n >= len(blanks) && [len(blanks)]byte(b[n:]) == blanks {
+		n += len(blanks)
+	}
+	for n < len(b) && b[n] == '\n' {
+		n++
+	}
+	return n
+}
+
+var blanks = [64]byte(bytes.Repeat([]byte{'\n'}, 64))
 
 // skipHole goes on behind a hole of a sparse file, where the reader knows one with
 // a method NextData(offset): it returns the first offset from there on that may be
@@ -204,7 +222,7 @@ func (l *Line) classify() {
 		l.Reason = errNoNewline
 		return
 	}
-	if n == 0 {
+	if l.Bytes[0] == '\n' {
 		l.Kind = BlankLine
 		return
 	}

@@ -41,7 +41,9 @@ func intakeRandom(t *testing.T) *rand.Rand {
 
 const (
 	memStore = "/d"
-	memSpool = "/spool"
+
+	memSegment = 256 << 10 // which has little padding: each state of the disk is a copy
+	memSpool   = "/spool"
 )
 
 // spoolOf makes a file system in memory whose spool holds items on disk: n good ones
@@ -83,7 +85,7 @@ func must(t *testing.T, err error) {
 
 // ingestAll runs an intake over the spool until nothing is left in it.
 func ingestAll(t *testing.T, f *faultfs.FS) error {
-	store, err := annals.Open(memStore, &annals.Options{FS: f, Compaction: annals.Compaction{Off: true}})
+	store, err := annals.Open(memStore, &annals.Options{FS: f, SegmentSize: memSegment, Compaction: annals.Compaction{Off: true}})
 	if err != nil {
 		return err
 	}
@@ -96,7 +98,7 @@ func ingestAll(t *testing.T, f *faultfs.FS) error {
 
 // exactlyOnce says what is wrong with a store and a spool whose n items were ingested.
 func exactlyOnce(f *faultfs.FS, n int) error {
-	store, err := annals.Open(memStore, &annals.Options{FS: f})
+	store, err := annals.Open(memStore, &annals.Options{FS: f, SegmentSize: memSegment})
 	if err != nil {
 		return err
 	}
@@ -260,7 +262,7 @@ func TestAnItemUnderAUsedNameIsAnother(t *testing.T) {
 			return
 		}
 		must(t, ingestAll(t, f)) // it may have come too late for the first intake
-		store, err := annals.Open(memStore, &annals.Options{FS: f})
+		store, err := annals.Open(memStore, &annals.Options{FS: f, SegmentSize: memSegment})
 		must(t, err)
 		seconds := store.Stats().Samples
 		for _, err := range store.Samples("s", annals.Window{}) {
@@ -280,7 +282,7 @@ func TestAnItemUnderAUsedNameIsAnother(t *testing.T) {
 func TestOneIntakeTakesFromASpool(t *testing.T) {
 	f := spoolOf(t, 2)
 	open := func(dir string) (*intake, *annals.Store) {
-		store, err := annals.Open(dir, &annals.Options{FS: f})
+		store, err := annals.Open(dir, &annals.Options{FS: f, SegmentSize: memSegment})
 		must(t, err)
 		return &intake{store: store, fsys: f, spool: memSpool, maxValue: 1 << 20, warn: t.Logf}, store
 	}
