@@ -190,11 +190,20 @@ func (s *Store) Compact(ctx context.Context, progress func(done, total int64)) (
 	if v == nil {
 		return CompactStats{}, ErrClosed
 	}
-	defer v.release()
-	var inputs []uint64
-	var total int64
+	inputs, total, settled := s.all(v)
+	v.release() // that the inputs are removed when the job is done
+	if settled {
+		return unlinked, nil
+	}
+	stats, err := s.compactLocked(ctx, inputs, pace(4*total, progress), true)
+	return stats.and(unlinked), err
+}
+
+// all returns the sealed segments that may be rewritten, how many bytes they have, and
+// whether that would change nothing.
+func (s *Store) all(v *version) (inputs []uint64, total int64, settled bool) {
 	retirable := s.compaction.retention.garbage()
-	settled := true
+	settled = true
 	m := s.manifest.copy()
 	for i := range m.Sealed {
 		if f := &m.Sealed[i]; f.Last < s.keepFrom() {
@@ -203,11 +212,7 @@ func (s *Store) Compact(ctx context.Context, progress func(done, total int64)) (
 			settled = settled && s.settled(v, f) && retirable[f.Segment] == 0
 		}
 	}
-	if settled {
-		return unlinked, nil
-	}
-	stats, err := s.compactLocked(ctx, inputs, pace(4*total, progress), true)
-	return stats.and(unlinked), err
+	return inputs, total, settled
 }
 
 // pace reports progress: bytes are read, copied, read again and moved.
@@ -243,6 +248,7 @@ func (s *Store) compactLocked(ctx context.Context, inputs []uint64, pace func(co
 	defer func() {
 		c.note(func(st *CompactionStats) { st.add(stats, err) })
 		s.logCompaction(stats, err)
+		s.checkpoints.note(int(stats.Kept), s.opts.noteEvery()) // once the inputs are removed, which takes the processors too
 	}()
 	v := s.files.acquire()
 	if v == nil {
@@ -307,7 +313,7 @@ func (s *Store) plan(v *version, inputs []uint64, flatOut bool, lost *atomic.Poi
 		if file == nil {
 			return nil, nil, fmt.Errorf("annals: segment %d is gone", f.Segment)
 		}
-		job.Inputs = append(job.Inputs, compact.Input{Footer: *f, Path: file.path, R: file, Apart: apart})
+		job.Inputs = append(job.Inputs, compact.Input{Footer: *f, Path: file.path, R: file, Mapped: file.part(0, int(f.Size())), Apart: apart})
 		footers = append(footers, *f)
 		apart = false
 	}
@@ -437,7 +443,6 @@ func (s *Store) adopt(ctx context.Context, footers []segment.Footer, result *com
 		return s.indexError(err)
 	}
 	s.files.retire(inputs) // 8
-	s.checkpoints.note(int(result.Kept), s.opts.noteEvery())
 	return nil
 }
 

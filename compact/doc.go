@@ -22,20 +22,22 @@
 // # Memory, and how often a line is read
 //
 // Samples lie in the right order and go to an output as they come. Keys are gathered
-// until 32 MiB of lines are in memory, sorted and, if more come, put aside in a file
-// (a spill: a segment that is never synced or listed). An input that is an output of
-// an earlier job is in order already. Then all of these are merged, each through 128
-// KiB of its lines. So a line of an input is read once, twice if it was put aside,
-// and once more in the output. Samples are gathered up to 4 MiB, until those of all inputs
-// before are copied. So memory is bounded, whatever the size of the job, but for the list
-// of keys that have expired. What the index must know of samples, and of keys if it is to
-// take them in at once, it is told while the output is read again ([Job].Samples,
-// [Job].Keys).
+// until 32 MiB of lines are there, sorted and, if more come, put aside in a file
+// (a spill: a segment that is never synced or listed). Where an input is mapped its
+// lines stay there once they are checked, and only their names are in memory; what
+// becomes of them until they are copied is seen when the output is read again. An input
+// that is an output of an earlier job is in order already. Then all of these are merged,
+// each through 128 KiB of its lines. So a line of an input is read once or twice, once
+// more if it was put aside, and once more in the output. Samples are gathered up to 4 MiB,
+// until those of all inputs before are copied. So memory is bounded, whatever the size of
+// the job, but for the list of keys that have expired. What the index must know of
+// samples, and of keys if it is to take them in at once, it is told while the output is
+// read again ([Job].Samples, [Job].Keys).
 //
 // Of a large job by hand two inputs are read at a time, by two goroutines with such
 // memory each, and an output is synced and read again while the next is written. If
-// nothing was put aside, the keys are divided where an output ends, and each goroutine
-// merges and writes a part.
+// nothing was put aside, the keys are divided in two, and each goroutine merges and
+// writes a part, in outputs of one length.
 //
 // A record is copied byte for byte. Keys go to outputs in the order of keys, so
 // that a scan reads forward; samples go to outputs of their own, in the order of

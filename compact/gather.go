@@ -4,56 +4,152 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
 	"math/bits"
 	"slices"
 	"sync"
 	"sync/atomic"
 
+	"github.com/annalsdb/annals/replace"
 	"github.com/annalsdb/annals/segment"
 )
 
-// chunk holds lines in memory, with their names as they sort.
+// chunk holds lines, with their names as they sort. Lines of an input that is mapped
+// stay where they are, the others are copied.
 type chunk struct {
-	arena []byte
-	lines []line
+	lines  []line
+	names  []byte // of each line: the name's length, in four bytes, and the name
+	arena  []byte
+	inputs []*Input // whose lines stay where they are
+	held   int      // bytes of lines and names
 }
 
-// line is one in a chunk: arena[start:name] are its bytes, arena[name:end] is its
-// name.
+// line is one in a chunk.
 type line struct {
-	seq              uint64
-	start, name, end int
+	head  uint64 // what tells its name from most others, once it is sorted
+	seq   uint64
+	at    uint32 // in the arena, or in the input
+	size  uint32
+	name  uint32 // in names
+	input uint32 // inputs[input-1]; 0: it is in the arena
 }
 
-func (c *chunk) add(l *segment.Line) {
-	n := line{seq: l.View.Seq, start: len(c.arena)}
-	c.arena = append(c.arena, l.Bytes...)
-	n.name = len(c.arena)
-	c.arena = l.View.AppendName(c.arena)
-	n.end = len(c.arena)
+// add takes in a line that lies in an input, given by its place in inputs, or, if that is
+// -1, in memory that changes.
+func (c *chunk) add(l *segment.Line, input int) {
+	n := line{seq: l.View.Seq, size: uint32(len(l.Bytes)), name: uint32(len(c.names))}
+	if input >= 0 && l.End() <= min(int64(len(c.inputs[input].Mapped)), math.MaxUint32) {
+		n.at, n.input = uint32(l.Offset), uint32(input+1)
+	} else {
+		n.at = uint32(len(c.arena))
+		c.arena = append(c.arena, l.Bytes...)
+	}
+	c.names = append(c.names, 0, 0, 0, 0)
+	c.names = l.View.AppendName(c.names)
+	length := len(c.names) - int(n.name) - nameHead
+	binary.LittleEndian.PutUint32(c.names[n.name:], uint32(length))
+	c.held += len(l.Bytes) + length
 	c.lines = append(c.lines, n)
 }
 
-func (c *chunk) bytes(l *line) []byte  { return c.arena[l.start:l.name] }
-func (c *chunk) nameOf(l *line) []byte { return c.arena[l.name:l.end] }
+const nameHead = 4
 
-func (c *chunk) clear() { c.arena, c.lines = c.arena[:0], c.lines[:0] }
+func (c *chunk) nameOf(l *line) []byte {
+	n := binary.LittleEndian.Uint32(c.names[l.name:])
+	return c.names[l.name+nameHead:][:n]
+}
 
-// aheadLines is how many lines are fetched at a time.
-const aheadLines = 32
+// place is where a line is. Who touches it must expect a fault.
+func (c *chunk) place(l *line) []byte {
+	in := c.arena
+	if l.input > 0 {
+		in = c.inputs[l.input-1].Mapped
+	}
+	return in[l.at:][:l.size]
+}
+
+// part is a chunk of some of the lines.
+func (c *chunk) part(from, to int) *chunk {
+	p := *c
+	p.lines = c.lines[from:to]
+	return &p
+}
+
+func (c *chunk) clear() {
+	c.arena, c.names, c.lines, c.held = c.arena[:0], c.names[:0], c.lines[:0], 0
+}
+
+// window holds copies of some lines of a chunk that follow one another. Sorted lines
+// lie scattered: copied in one go, many of them are on their way from memory at a time,
+// and not each only when it is needed.
+type window struct {
+	from, to int // of chunk.lines
+	buf      []byte
+	ends     []int // of the lines in buf
+	places   [][]byte
+}
+
+const (
+	windowLines = 32
+	windowBytes = 64 << 10 // unless one line is longer
+)
+
+// line returns the bytes of line i, until it is asked for the next.
+func (w *window) line(c *chunk, i int) ([]byte, error) {
+	if i < w.from || i >= w.to {
+		if err := w.load(c, i); err != nil {
+			return nil, err
+		}
+	}
+	begin := 0
+	if i > w.from {
+		begin = w.ends[i-w.from-1]
+	}
+	return w.buf[begin:w.ends[i-w.from]], nil
+}
 
 // fetched keeps the compiler from leaving out loads whose result nobody needs.
 var fetched atomic.Uint32
 
-// fetch reads a little of some lines, which lie scattered once they are sorted: so all
-// of them are on their way from memory at a time, and not each only when it is needed.
-func (c *chunk) fetch(lines []line) {
-	sum := byte(0)
-	for i := range lines {
-		l := &lines[i]
-		sum += c.arena[l.start] + c.arena[(l.start+l.end)/2] + c.arena[l.end-1]
+// load copies the lines from i on.
+func (w *window) load(c *chunk, i int) error {
+	w.from, w.to = i, i
+	w.ends, w.places = w.ends[:0], w.places[:0]
+	size, sum := 0, byte(0)
+	for j := i; j < min(i+windowLines, len(c.lines)); j++ {
+		l := &c.lines[j]
+		if size += int(l.size); size > windowBytes && j > i {
+			break
+		}
+		w.ends, w.places = append(w.ends, size), append(w.places, c.place(l))
+		sum += c.names[l.name]
 	}
 	fetched.Store(uint32(sum))
+	w.buf = slices.Grow(w.buf[:0], size)[:min(size, w.ends[len(w.ends)-1])]
+	if n := replace.CopyMapped(w.buf, w.places); n < len(w.places) {
+		return c.lost(&c.lines[i+n])
+	}
+	w.to = i + len(w.ends)
+	return nil
+}
+
+// forget is for a chunk whose lines are others now.
+func (w *window) forget() { w.from, w.to = 0, 0 }
+
+// lost says why a line can't be had that was there when it was checked.
+func (c *chunk) lost(l *line) error {
+	in := c.inputs[l.input-1]
+	_, err := in.R.ReadAt(make([]byte, l.size), int64(l.at))
+	switch {
+	case errors.Is(err, io.EOF):
+		return &segment.CorruptError{Path: in.Path, Offset: int64(l.at), Reason: errCut.Error()}
+	case err == nil:
+		err = replace.ErrFault
+	}
+	return fmt.Errorf("compacting %q: %w", in.Path, err)
 }
 
 // sort puts the lines into the order of a segment by key. Most are told apart by
@@ -71,60 +167,75 @@ func (c *chunk) sort() {
 		}
 		common = common[:n]
 	}
-	refs := make([]headed, len(c.lines))
+	least, most := uint64(math.MaxUint64), uint64(0)
 	for i := range c.lines {
+		l := &c.lines[i]
 		var head [8]byte
-		copy(head[:], c.nameOf(&c.lines[i])[len(common):])
-		refs[i] = headed{binary.BigEndian.Uint64(head[:]), i}
+		copy(head[:], c.nameOf(l)[len(common):])
+		l.head = binary.BigEndian.Uint64(head[:])
+		least, most = min(least, l.head), max(most, l.head)
 	}
-	refs, ends := dealt(refs)
-	sorted := make([]line, 0, len(refs))
-	begin := 0
-	for _, end := range ends {
-		part := refs[begin:end]
-		begin = end
-		slices.SortFunc(part, func(x, y headed) int {
-			if x.head != y.head {
-				return cmp.Compare(x.head, y.head)
-			}
-			a, b := &c.lines[x.line], &c.lines[y.line]
-			return cmp.Or(bytes.Compare(c.nameOf(a), c.nameOf(b)), cmp.Compare(a.seq, b.seq))
-		})
-		for _, r := range part {
-			sorted = append(sorted, c.lines[r.line])
-		}
-	}
-	c.lines = sorted
+	into := make([]line, len(c.lines))
+	c.sortInto(into, c.lines, least, most)
+	c.lines = into
 }
 
-// headed is a line with what tells its name from most others.
-type headed struct {
-	head uint64
-	line int
-}
+// fewLines are sorted fastest one by one.
+const fewLines = 12
 
-// dealt puts lines into boxes by their heads, about as many as there are lines, and says
-// where each box ends: to sort what is in each box takes half of the time of sorting all.
-func dealt(refs []headed) (into []headed, ends []int) {
-	least, most := refs[0].head, refs[0].head
-	for _, r := range refs {
-		least, most = min(least, r.head), max(most, r.head)
+// sortInto sorts lines, whose heads go from one to another, into a list as long as they
+// are: they are dealt into boxes by their heads, about as many as there are lines, and
+// what is in each box is sorted in the same way.
+func (c *chunk) sortInto(into, lines []line, least, most uint64) {
+	if least == most { // only their names tell them apart
+		copy(into, lines)
+		slices.SortFunc(into, func(a, b line) int { return c.compare(&a, &b) })
+		return
 	}
-	shift := max(bits.Len64(most-least)-min(bits.Len(uint(len(refs))), 16), 0)
-	ends = make([]int, (most-least)>>shift+1)
-	for _, r := range refs {
-		ends[(r.head-least)>>shift]++
+	shift := max(bits.Len64(most-least)-min(bits.Len(uint(len(lines))), 16), 0)
+	ends := make([]int, (most-least)>>shift+1)
+	for i := range lines {
+		ends[(lines[i].head-least)>>shift]++
 	}
 	for i, before := 0, 0; i < len(ends); i++ {
 		ends[i], before = before, before+ends[i]
 	}
-	into = make([]headed, len(refs))
-	for _, r := range refs {
-		box := &ends[(r.head-least)>>shift]
-		into[*box] = r
+	for i := range lines {
+		box := &ends[(lines[i].head-least)>>shift]
+		into[*box] = lines[i]
 		*box++
 	}
-	return into, ends
+	begin := 0
+	for _, end := range ends {
+		c.sortBox(into[begin:end], lines)
+		begin = end
+	}
+}
+
+// sortBox sorts what is in a box. It uses room, which is at least as long.
+func (c *chunk) sortBox(lines, room []line) {
+	if len(lines) > fewLines {
+		room = room[:len(lines)]
+		least, most := uint64(math.MaxUint64), uint64(0)
+		for i := range lines {
+			least, most = min(least, lines[i].head), max(most, lines[i].head)
+		}
+		copy(room, lines)
+		c.sortInto(lines, room, least, most)
+		return
+	}
+	for i := 1; i < len(lines); i++ {
+		for j := i; j > 0 && c.compare(&lines[j], &lines[j-1]) < 0; j-- {
+			lines[j], lines[j-1] = lines[j-1], lines[j]
+		}
+	}
+}
+
+func (c *chunk) compare(a, b *line) int {
+	if a.head != b.head {
+		return cmp.Compare(a.head, b.head)
+	}
+	return cmp.Or(bytes.Compare(c.nameOf(a), c.nameOf(b)), cmp.Compare(a.seq, b.seq))
 }
 
 // gather reads the inputs whose keys lie in no order. Keys are sorted, as many as
@@ -233,25 +344,37 @@ func (w *gatherer) keep(l *segment.Line) error {
 	if l.View.Kind == segment.Sample {
 		c, budget = &w.samples, w.run.samples
 	}
-	if c.arena == nil {
-		size, records := int64(0), int64(0)
-		for _, in := range w.inputs[w.input:] {
-			size += in.Footer.Bytes
-			records += int64(in.Footer.Records)
-		}
-		records = min(records, size/shortestLine)
-		most := min(size, int64(budget)+int64(budget)/32)
-		c.arena = make([]byte, 0, most)
-		c.lines = make([]line, 0, records*most/max(size, 1)+1) // a list that grows costs more than one with room to spare
+	if c.lines == nil {
+		w.begin(c, budget, l)
 	}
-	c.add(l)
+	c.add(l, w.input)
 	switch {
-	case len(c.arena) < budget:
+	case c.held < budget:
 		return nil
 	case c == &w.samples:
 		return w.copySamples()
 	}
 	return w.spill()
+}
+
+// begin makes room for lines like l, as many as the inputs left may have: a list that
+// grows costs more than one with room to spare.
+func (w *gatherer) begin(c *chunk, budget int, l *segment.Line) {
+	size, mapped, records := int64(0), int64(0), int64(0)
+	for _, in := range w.inputs[w.input:] {
+		size += in.Footer.Bytes
+		records += int64(in.Footer.Records)
+		mapped += min(in.Footer.Bytes, int64(len(in.Mapped)))
+	}
+	records = min(records, size/shortestLine)
+	most := min(size, int64(budget)+int64(budget)/32)
+	records = records*most/max(size, 1) + 1
+	c.inputs = w.inputs
+	c.lines = make([]line, 0, records)
+	c.names = make([]byte, 0, min(records*int64(nameHead+len(l.View.AppendName(nil))), most))
+	if mapped < size {
+		c.arena = make([]byte, 0, most)
+	}
 }
 
 // copySamples copies the samples gathered so far, once all those of the inputs
@@ -273,8 +396,14 @@ func (w *gatherer) copySamples() error {
 	}
 	w.turn = true
 	m := meter{run: w.run}
+	var copies window
 	for i := range w.samples.lines {
-		if err := w.lanes[0].add(&m, segment.BySeq, &w.samples, &w.samples.lines[i]); err != nil {
+		bytes, err := copies.line(&w.samples, i)
+		if err != nil {
+			return err
+		}
+		l := &w.samples.lines[i]
+		if err := w.lanes[0].add(&m, segment.BySeq, l.seq, w.samples.nameOf(l), bytes); err != nil {
 			return err
 		}
 	}

@@ -19,6 +19,7 @@ type source struct {
 	first []byte // the first key of one that is not open yet; nil: it is to be opened at once
 	chunk *chunk
 	at    int // chunk.lines[at] is the next line
+	ahead window
 
 	size int                                         // of a chunk that is read from a file
 	read func(visit func(*segment.Line) error) error // nil if all lines are in the chunk
@@ -31,7 +32,6 @@ var errStopped = errors.New("stopped")
 // open makes the first line known. It returns false if there is none.
 func (s *source) open() (bool, error) {
 	if s.read == nil {
-		s.fetch()
 		return len(s.chunk.lines) > 0, nil
 	}
 	s.next, s.stop = iter.Pull2(s.chunks)
@@ -42,8 +42,8 @@ func (s *source) open() (bool, error) {
 func (s *source) chunks(yield func(*chunk, error) bool) {
 	c := &chunk{}
 	err := s.read(func(l *segment.Line) error {
-		c.add(l)
-		if len(c.arena) < s.size {
+		c.add(l, -1)
+		if c.held < s.size {
 			return nil
 		}
 		if !yield(c, nil) {
@@ -64,15 +64,13 @@ func (s *source) chunks(yield func(*chunk, error) bool) {
 func (s *source) refill() (more bool, err error) {
 	s.chunk, err, more = s.next()
 	s.at = 0
+	s.ahead.forget()
 	return more && err == nil, err
 }
 
 // advance goes on to the next line. It returns false if there is none.
 func (s *source) advance() (bool, error) {
 	if s.at++; s.at < len(s.chunk.lines) {
-		if s.read == nil && s.at%aheadLines == 0 {
-			s.fetch()
-		}
 		return true, nil
 	}
 	if s.read == nil {
@@ -81,10 +79,8 @@ func (s *source) advance() (bool, error) {
 	return s.refill()
 }
 
-// fetch has the processor load the next lines.
-func (s *source) fetch() {
-	s.chunk.fetch(s.chunk.lines[s.at:min(s.at+aheadLines, len(s.chunk.lines))])
-}
+// bytes are those of the next line.
+func (s *source) bytes() ([]byte, error) { return s.ahead.line(s.chunk, s.at) }
 
 func (s *source) line() *line { return &s.chunk.lines[s.at] }
 func (s *source) key() []byte { return s.chunk.nameOf(s.line()) }
@@ -94,13 +90,14 @@ func compare(a, b *source) int {
 }
 
 // mergeAll copies the keys of all sources, and ends the outputs. What is all in memory is
-// divided where an output ends, if two cores may work, and they do.
+// divided, if two cores may work, and they do.
 func (r *run) mergeAll(sources []*source) error {
 	lower, upper := r.divide(sources)
 	if len(upper) == 0 {
 		return r.lanes[0].mergeAll(lower)
 	}
-	other := &lane{run: r}
+	other := &lane{run: r, size: r.evenly(bytesOf(upper))}
+	r.lanes[0].size = r.evenly(bytesOf(lower))
 	r.lanes = append(r.lanes, other)
 	failed := make(chan error)
 	go func() { failed <- other.mergeAll(upper) }()
@@ -114,38 +111,50 @@ func (r *lane) mergeAll(sources []*source) error {
 	return errors.Join(r.endOutput(), r.join())
 }
 
-// divide divides the sources by key: the lower part makes about half of the outputs, and
-// all of them full. It returns one part if that can't be, or is not worth it.
+// divide divides the sources by key into two parts of about as many lines. It returns one
+// part if that can't be, or is not worth it.
 func (r *run) divide(sources []*source) (lower, upper []*source) {
-	total, most := int64(0), (*chunk)(nil)
+	most := (*chunk)(nil)
 	for _, s := range sources {
 		if s.read != nil {
 			return sources, nil
-		}
-		for i := range s.chunk.lines {
-			total += int64(s.chunk.lines[i].name - s.chunk.lines[i].start)
 		}
 		if most == nil || len(s.chunk.lines) > len(most.lines) {
 			most = s.chunk
 		}
 	}
-	full := total / r.SegmentSize
-	if !r.parallel || full == 0 {
+	if !r.parallel || bytesOf(sources) < r.SegmentSize {
 		return sources, nil
 	}
-	share := 0.99 * float64((full+1)/2*r.SegmentSize) / float64(total)
-	key := most.nameOf(&most.lines[int(share*float64(len(most.lines)-1))])
+	key := most.nameOf(&most.lines[len(most.lines)/2])
 	for _, s := range sources {
 		c := s.chunk
 		n := sort.Search(len(c.lines), func(i int) bool { return bytes.Compare(c.nameOf(&c.lines[i]), key) >= 0 })
 		if n > 0 {
-			lower = append(lower, &source{chunk: &chunk{arena: c.arena, lines: c.lines[:n]}})
+			lower = append(lower, &source{chunk: c.part(0, n)})
 		}
 		if n < len(c.lines) {
-			upper = append(upper, &source{chunk: &chunk{arena: c.arena, lines: c.lines[n:]}})
+			upper = append(upper, &source{chunk: c.part(n, len(c.lines))})
 		}
 	}
 	return lower, upper
+}
+
+// bytesOf is how long the lines in memory are.
+func bytesOf(sources []*source) (n int64) {
+	for _, s := range sources {
+		for i := range s.chunk.lines {
+			n += int64(s.chunk.lines[i].size)
+		}
+	}
+	return n
+}
+
+// evenly is how long outputs are to be that hold so many bytes: no more of them than
+// there must be, and one as long as the other, so that none keeps a core waiting.
+func (r *run) evenly(bytes int64) int64 {
+	n := (bytes + bytes/64 + r.SegmentSize - 1) / r.SegmentSize
+	return min(r.SegmentSize, (bytes+bytes/64)/n)
 }
 
 // merge copies the keys of all sources in their order. A file is opened only when
@@ -178,7 +187,11 @@ func (r *lane) merge(waiting []*source) (err error) {
 			return m.flush()
 		}
 		s := open[0]
-		if err := r.add(&m, segment.ByKey, s.chunk, s.line()); err != nil {
+		bytes, err := s.bytes()
+		if err != nil {
+			return err
+		}
+		if err := r.add(&m, segment.ByKey, s.line().seq, s.key(), bytes); err != nil {
 			return err
 		}
 		more, err := s.advance()
@@ -296,12 +309,16 @@ func (r *run) newSpill(c *chunk) (*spill, error) {
 	r.spills = append(r.spills, s)
 	r.mu.Unlock()
 	m := meter{run: r}
+	var copies window
 	for i := range c.lines {
-		l := &c.lines[i]
-		if _, err := w.Add(l.seq, c.bytes(l)); err != nil {
+		bytes, err := copies.line(c, i)
+		if err != nil {
 			return nil, err
 		}
-		if err := m.add(l.name - l.start); err != nil {
+		if _, err := w.Add(c.lines[i].seq, bytes); err != nil {
+			return nil, err
+		}
+		if err := m.add(len(bytes)); err != nil {
 			return nil, err
 		}
 	}

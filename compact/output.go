@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"github.com/annalsdb/annals/segment"
 )
@@ -40,15 +41,15 @@ func (d *digest) add(offset int64, seq uint64, name []byte) {
 // the first makes those of the lesser keys, and all of samples.
 type lane struct {
 	*run
+	size    int64 // of its outputs
 	outputs []*output
 	out     *output // the one that is being written
 	ending  endings
 }
 
 // add copies a line to the present output, or begins the next.
-func (r *lane) add(m *meter, order segment.Order, c *chunk, l *line) error {
-	bytes := c.bytes(l)
-	if r.out != nil && r.out.writer.Size()+int64(len(bytes)) > r.SegmentSize {
+func (r *lane) add(m *meter, order segment.Order, seq uint64, name, bytes []byte) error {
+	if r.out != nil && r.out.writer.Size()+int64(len(bytes)) > r.size {
 		if err := r.endOutput(); err != nil {
 			return err
 		}
@@ -58,11 +59,11 @@ func (r *lane) add(m *meter, order segment.Order, c *chunk, l *line) error {
 			return err
 		}
 	}
-	offset, err := r.out.writer.Add(l.seq, bytes)
+	offset, err := r.out.writer.Add(seq, bytes)
 	if err != nil {
 		return err
 	}
-	r.out.wrote.add(offset, l.seq, c.nameOf(l))
+	r.out.wrote.add(offset, seq, name)
 	return m.add(len(bytes))
 }
 
@@ -71,6 +72,9 @@ func (r *lane) beginOutput(order segment.Order) error {
 	w, err := NewWriter(r.FS, r.Dir, h)
 	if err != nil {
 		return err
+	}
+	if r.parallel {
+		w.hastened()
 	}
 	r.out = &output{Output: Output{Header: h}, writer: w}
 	r.outputs = append(r.outputs, r.out)
@@ -84,7 +88,7 @@ type endings struct {
 
 // maxEndings is how many: one waits for the disk while another is read again. Of two
 // lanes each has one.
-const maxEndings = 2
+const maxEndings = 4
 
 // endOutput ends the present output. A large one is finished on another core
 // while the next is written.
@@ -108,6 +112,7 @@ func (r *lane) endOutput() error {
 	done := make(chan error, 1)
 	r.ending.running = append(r.ending.running, done)
 	go func() { done <- r.finish(o) }()
+	runtime.Gosched() // it is to wait for the disk now, not when this core is free
 	return nil
 }
 

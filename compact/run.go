@@ -17,7 +17,8 @@ type Input struct {
 	Footer segment.Footer
 	Path   string
 	R      io.ReaderAt
-	Apart  bool // a segment that is no input holds samples between this one and the input before it
+	Mapped []byte // the same as memory, until Run returns; it may fault. nil: there is none
+	Apart  bool   // a segment that is no input holds samples between this one and the input before it
 }
 
 // Verdict says what becomes of a record.
@@ -159,7 +160,7 @@ type tally struct {
 func newRun(ctx context.Context, job *Job) *run {
 	shrink := max(job.shrink, 1)
 	r := &run{Job: job, ctx: ctx, budget: runBytes / shrink, samples: sampleBytes / shrink, stream: streamBytes / shrink, large: finishBytes / int64(shrink)}
-	r.lanes = []*lane{{run: r}}
+	r.lanes = []*lane{{run: r, size: job.SegmentSize}}
 	total := int64(0)
 	for i := range job.Inputs {
 		total += job.Inputs[i].Footer.Bytes

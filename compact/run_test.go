@@ -237,7 +237,11 @@ func (b *bench) input(apart bool, records ...segment.Record) {
 	require.Equal(b, filepath.Join(dir, segment.Name(number)), w.Path())
 	require.EqualValues(b, footer.Size(), len(data))
 	b.data[number] = data
-	b.job.Inputs = append(b.job.Inputs, Input{Footer: footer, Path: w.Path(), R: bytes.NewReader(data), Apart: apart})
+	in := Input{Footer: footer, Path: w.Path(), R: bytes.NewReader(data), Apart: apart}
+	if number%2 == 0 {
+		in.Mapped = data
+	}
+	b.job.Inputs = append(b.job.Inputs, in)
 }
 
 func (b *bench) run() (*Result, error) { return Run(b.Context(), b.job) }
@@ -536,6 +540,61 @@ func TestInputThatGoesBadStopsTheJob(t *testing.T) {
 		require.ErrorAs(t, err, &corrupt, name)
 		require.Equal(t, in.Path, corrupt.Path)
 		b.nothing()
+	}
+}
+
+// Lines that stay where an input is mapped are copied only after all of them were
+// checked. What goes bad meanwhile stops the job, also where the memory is gone.
+func TestMappedInputThatGoesBadStopsTheJob(t *testing.T) {
+	for name, spoil := range map[string]func(b *bench, in *Input) string{
+		"cut off": func(b *bench, in *Input) string {
+			require.NoError(b, os.Truncate(in.Path, 0))
+			return ""
+		},
+		"changed": func(b *bench, in *Input) string {
+			copy(in.Mapped[bytes.Index(in.Mapped, []byte(`"val":`)):], `"val":9`)
+			return "the copy is not what was written"
+		},
+		"another": func(b *bench, in *Input) string {
+			r := segment.Record{Seq: 1, Kind: segment.Put, Name: "b", Value: []byte(`1`)}
+			copy(in.Mapped[bytes.Index(in.Mapped, []byte(`{"seq":1,`)):], segment.AppendRecord(nil, &r))
+			return "the copy does not hold the records"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, 1<<20)
+			b.input(false, segment.Record{Kind: segment.Put, Name: "a", Value: []byte(`1`)}, segment.Record{Kind: segment.Put, Name: "c", Value: []byte(`3`)})
+			in := &b.job.Inputs[0]
+			file, err := replace.OS.OpenFile(in.Path, os.O_RDWR, 0)
+			require.NoError(t, err)
+			defer file.Close()
+			mapping, err := replace.Map(file, in.Footer.Size())
+			if errors.Is(err, errors.ErrUnsupported) {
+				mapping, err = nil, nil
+			}
+			require.NoError(t, err)
+			in.R, in.Mapped = file, bytes.Clone(b.data[1])
+			if name == "cut off" && mapping != nil {
+				defer mapping.Close()
+				in.Mapped = mapping.Bytes()
+			}
+			judge, want := b.job.Judge, ""
+			b.job.Judge = func(input uint64, l *segment.Line) Verdict {
+				if l.View.Seq == 2 {
+					want = spoil(b, in)
+				}
+				return judge(input, l)
+			}
+			_, err = b.run()
+			if name == "cut off" {
+				var corrupt *segment.CorruptError
+				require.ErrorAs(t, err, &corrupt)
+				require.Equal(t, in.Path, corrupt.Path)
+			} else {
+				require.ErrorContains(t, err, want)
+			}
+			b.nothing()
+		})
 	}
 }
 

@@ -1,9 +1,11 @@
 package compact
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"github.com/annalsdb/annals/replace"
 	"github.com/annalsdb/annals/segment"
@@ -21,6 +23,55 @@ type Writer struct {
 	buf    []byte
 	off    int64 // of buf in the file
 	footer segment.Footer
+	ahead  *writeback // nil: only the sync writes to the disk
+}
+
+// writeback has the disk begin with what is written, beside the writing, so that the
+// sync has little to wait for.
+type writeback struct {
+	file    replace.Hastener
+	begun   int64 // up to here
+	running chan error
+}
+
+// hasten begins with what lies before offset to, unless the disk is still busy with what
+// it was told before.
+func (b *writeback) hasten(to int64) error {
+	if b == nil {
+		return nil
+	}
+	if b.running != nil {
+		select {
+		case err := <-b.running:
+			b.running = nil
+			if err != nil {
+				return err
+			}
+		default:
+			return nil
+		}
+	}
+	from, done := b.begun, make(chan error, 1)
+	b.begun, b.running = to, done
+	go func() { done <- b.file.StartWriteback(from, to-from) }()
+	runtime.Gosched() // who writes keeps a core for itself otherwise
+	return nil
+}
+
+// join waits until nothing is going on.
+func (b *writeback) join() (err error) {
+	if b != nil && b.running != nil {
+		err = <-b.running
+		b.running = nil
+	}
+	return err
+}
+
+// hastened makes the Writer use writeback, where there is such a thing.
+func (w *Writer) hastened() {
+	if f, ok := w.file.(replace.Hastener); ok {
+		w.ahead = &writeback{file: f}
+	}
 }
 
 // NewWriter creates the file of the segment that h describes, which must not
@@ -65,7 +116,7 @@ func (w *Writer) flush() error {
 	}
 	w.off += int64(len(w.buf))
 	w.buf = w.buf[:0]
-	return nil
+	return w.ahead.hasten(w.off)
 }
 
 // Finish writes the footer, makes the file durable and closes it. The name is
@@ -75,7 +126,7 @@ func (w *Writer) Finish() (segment.Footer, error) {
 	if err != nil {
 		return segment.Footer{}, err
 	}
-	if err := w.file.Sync(); err != nil {
+	if err := errors.Join(w.ahead.join(), w.file.Sync()); err != nil {
 		return segment.Footer{}, err
 	}
 	file := w.file
@@ -100,6 +151,7 @@ func (w *Writer) end() (segment.Footer, error) {
 // Discard closes and removes the file, finished or not.
 func (w *Writer) Discard() error {
 	if w.file != nil {
+		_ = w.ahead.join() // nobody needs the file
 		w.file.Close()
 		w.file = nil
 	}
