@@ -15,13 +15,15 @@ import (
 // behind nevertheless, how fast writers may write. In times the live bytes, for the
 // default MinLive:
 //
-//	1.6   from here on compaction works faster than Options.Compaction.Rate
-//	2     from here on it works as fast as it can, and writers wait a little for each
+//	1.5   from here on compaction works faster than Options.Compaction.Rate
+//	1.8   from here on it works as fast as it can, and writers wait a little for each
 //	      batch: see brake
-//	2.3   from here on they write 1 MiB a second all together, which a lone durable writer
+//	2.1   from here on they write 1 MiB a second all together, which a lone durable writer
 //	      hardly reaches, or wait for as long as brake lets them at the most
 //
-// A store that nobody writes to for a second is cleaned down to 1.3.
+// INDEX is beside that, and twice while it is written: of short lines half of what is
+// alive. A store that nobody writes to for a second is cleaned down to 1.3, a small one
+// to 1.05.
 
 const (
 	wakeBytes   = 1 << 20     // how much is written until compaction looks again
@@ -29,6 +31,7 @@ const (
 	minGarbage  = 1 << 20     // no segment is ended early for less
 	restGarbage = 256 << 10   // nor by a store at rest
 	restLive    = 0.77        // what MinLive is for a store at rest: at most 1.3 times the live bytes stay
+	restSmall   = 0.95        // the same for a small one, which is soon written anew
 	smallStore  = 2           // segments of live bytes: one job copies all of it, so it begins earlier,
 	smallLive   = 0.67        // with a MinLive of this
 )
@@ -94,11 +97,15 @@ func (s *Store) cleaning(b balance, rest bool) compact.Policy {
 	p := s.policy()
 	// A job's outputs are there beside its inputs for a while.
 	p.JobBytes = min(max(b.live/8, s.opts.SegmentSize), compact.MaxJobSegments*s.opts.SegmentSize)
+	small, least := b.live < smallStore*s.opts.SegmentSize, restLive
+	if small {
+		least = restSmall
+	}
 	switch {
 	case p.MinLive < 0.5:
-	case rest && b.dead() >= restGarbage && float64(b.live) < restLive*float64(b.total):
-		p.MinLive = max(p.MinLive, restLive)
-	case b.live < smallStore*s.opts.SegmentSize && b.dead() >= minGarbage:
+	case rest && b.dead() >= restGarbage && float64(b.live) < least*float64(b.total):
+		p.MinLive = max(p.MinLive, least)
+	case small && b.dead() >= minGarbage:
 		p.MinLive = max(p.MinLive, smallLive)
 	}
 	return p
@@ -109,7 +116,10 @@ func (s *Store) cleaning(b balance, rest bool) compact.Policy {
 // say.
 func (s *Store) endOpenSegment(ctx context.Context, b balance, p compact.Policy, rest bool) (done bool, err error) {
 	least := max(minGarbage, s.opts.SegmentSize/8, b.live/2)
-	if rest {
+	switch {
+	case rest && b.live < smallStore*s.opts.SegmentSize:
+		least = max(restGarbage, b.live/32)
+	case rest:
 		least = max(restGarbage, b.live/4)
 	}
 	if b.open-b.openLive < least || float64(b.openLive) >= p.MinLive*float64(b.open) {
@@ -162,6 +172,11 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
+const (
+	faster = 0.75 // of what is not too much: compaction works faster from here on
+	allOut = 0.9  // and as fast as it can from here
+)
+
 // adjust weighs the store and sets the brake. It returns how many bytes a second
 // compaction may read; 0: as many as it can. reserve is what the job may write before
 // its inputs go.
@@ -170,12 +185,12 @@ func (s *Store) adjust(reserve int64) float64 {
 	most := max(2, 1/s.opts.Compaction.MinLive) // what is not too much, by the policy
 	times := b.times() / most
 	b.total += reserve
-	s.compaction.brake.set(b.times() - most)
+	s.compaction.brake.set(b.times() - allOut*most)
 	switch rate := float64(s.opts.Compaction.Rate); {
-	case times < 0.8:
+	case times < faster:
 		return rate
-	case times < 1:
-		return rate * (1 + 8*(times-0.8)/0.2)
+	case times < allOut:
+		return rate * (1 + 8*(times-faster)/(allOut-faster))
 	}
 	return 0
 }
