@@ -96,9 +96,9 @@ func floorWrite(dir string, d, every time.Duration) (result, error) {
 	})
 }
 
-// copyWithSync copies the files of a store, as compaction flat out would have to,
-// and returns bytes a second.
-func copyWithSync(dir, dest string) (float64, error) {
+// copyWithSync copies the segments of a store, as compaction flat out would have to, and
+// returns how many bytes they have. Like its outputs the copies are durable, names too.
+func copyWithSync(dir, dest string) (bytes int64, err error) {
 	if err := os.MkdirAll(dest, 0o700); err != nil {
 		return 0, err
 	}
@@ -106,8 +106,6 @@ func copyWithSync(dir, dest string) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	var bytes int64
-	begun := time.Now()
 	for _, path := range segments {
 		n, err := copyOne(path, filepath.Join(dest, filepath.Base(path)))
 		if err != nil {
@@ -115,7 +113,7 @@ func copyWithSync(dir, dest string) (float64, error) {
 		}
 		bytes += n
 	}
-	return float64(bytes) / time.Since(begun).Seconds(), nil
+	return bytes, replace.OS.SyncDir(dest)
 }
 
 func copyOne(from, to string) (n int64, err error) {
