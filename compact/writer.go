@@ -1,7 +1,6 @@
 package compact
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -126,7 +125,10 @@ func (w *Writer) Finish() (segment.Footer, error) {
 	if err != nil {
 		return segment.Footer{}, err
 	}
-	if err := errors.Join(w.ahead.join(), w.file.Sync()); err != nil {
+	if err := w.ahead.join(); err != nil {
+		return segment.Footer{}, err
+	}
+	if err := w.file.Sync(); err != nil {
 		return segment.Footer{}, err
 	}
 	file := w.file
