@@ -71,6 +71,7 @@ type Batch struct {
 	err     error   // the first write that can't be made
 	after   *Commit // without which the batch must not be made
 	lent    bool    // a commit that may be under way still has the bodies
+	borrows bool    // values are the caller's for the time of one call, in which it is applied
 
 	commit *wal.Commit // of the last Apply, to be used again
 }
@@ -154,22 +155,36 @@ func (b *Batch) add(r wal.Record, value []byte, sp special) {
 		b.special = append(b.special, sp)
 	}
 	b.largest = max(b.largest, len(value))
-	b.bytes += int64(segment.MaxLineSize(max(len(r.Body), len(sp.value))))
+	b.bytes += max(r.LineBound(), int64(segment.MaxLineSize(len(sp.value))))
 	b.records = append(b.records, r)
 }
 
 // keepBodies bounds the memory that an empty batch keeps for the next bodies.
 const keepBodies = 1 << 20
 
+// borrowFrom is how long a value is at the least that is not copied if it may be borrowed.
+const borrowFrom = 4 << 10
+
 // encode makes the body of the record's line, which is also our copy of the value.
-// Bodies lie one behind the other; where one finds no room new memory begins.
+// Bodies lie one behind the other; where one finds no room new memory begins. A long
+// value that may be borrowed stays where it is.
 func (b *Batch) encode(r *wal.Record, value []byte) {
-	need := len(r.Name) + len(value) + 64
+	borrow := b.borrows && len(value) >= borrowFrom && r.Kind != segment.Delete && segment.IsJSON(value)
+	need := len(r.Name) + 64
+	if !borrow {
+		need += len(value)
+	}
 	if cap(b.bodies)-len(b.bodies) < need {
 		b.bodies = make([]byte, 0, max(need, min(2*cap(b.bodies), keepBodies)))
 	}
 	start := len(b.bodies)
-	b.bodies = segment.AppendBody(b.bodies, &segment.Record{Kind: r.Kind, Name: r.Name, Value: value, Expires: r.Expires, At: r.At})
+	rec := segment.Record{Kind: r.Kind, Name: r.Name, Value: value, Expires: r.Expires, At: r.At}
+	if borrow {
+		b.bodies = segment.AppendHead(b.bodies, &rec)
+		r.Value = value
+	} else {
+		b.bodies = segment.AppendBody(b.bodies, &rec)
+	}
 	r.Body = b.bodies[start:len(b.bodies):len(b.bodies)]
 }
 

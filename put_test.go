@@ -57,6 +57,39 @@ func strangeValues() map[string][]byte {
 	}
 }
 
+// A value that is not copied before its line is made is the caller's again once Put and
+// Append have returned.
+func TestLongValuesAreTheCallersAgain(t *testing.T) {
+	for _, policy := range []SyncPolicy{SyncAlways, SyncEvery(time.Hour), SyncNever} {
+		db := open(t, &Options{Sync: policy})
+		buf := make([]byte, 3*borrowFrom)
+		for i := range 20 {
+			value := append(append(append(buf[:0], '"'), strings.Repeat(string(rune('a'+i)), borrowFrom-3+i%3)...), '"')
+			if i%5 == 4 {
+				value[0] = '?' // no JSON
+			}
+			want := string(value)
+			require.NoError(t, db.Put(string(rune('A'+i)), value, TTL(time.Hour)))
+			require.NoError(t, db.Put(string(rune('a'+i)), value))
+			_, err := db.Append("series", value)
+			require.NoError(t, err)
+			clear(buf)
+			for _, key := range []string{string(rune('A' + i)), string(rune('a' + i))} {
+				got, err := db.Get(key)
+				require.NoError(t, err)
+				require.Equal(t, want, string(got))
+			}
+			var last string
+			for s, err := range db.Samples("series", Window{Reverse: true, Limit: 1}) {
+				require.NoError(t, err)
+				last = string(s.Value)
+			}
+			require.Equal(t, want, last)
+		}
+		require.NoError(t, db.Close())
+	}
+}
+
 func nested(depth int) []byte {
 	return []byte(strings.Repeat("[", depth) + strings.Repeat("]", depth))
 }

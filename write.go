@@ -37,12 +37,15 @@ func (s *Store) Append(series string, value []byte, opts ...AppendOption) (seq u
 	return s.applyOnce(b)
 }
 
-// batch returns an empty batch, one of an earlier call if there is one.
+// batch returns an empty batch, one of an earlier call if there is one. Where commits are
+// visible before they are durable, its lines are made before the call ends.
 func (s *Store) batch() *Batch {
-	if b, ok := s.batches.Get().(*Batch); ok {
-		return b
+	b, ok := s.batches.Get().(*Batch)
+	if !ok {
+		b = &Batch{}
 	}
-	return &Batch{}
+	b.borrows = s.opts.Sync != SyncAlways
+	return b
 }
 
 // applyOnce applies a batch from s.batch and keeps its memory for the next call.
@@ -145,7 +148,7 @@ func (s *Store) now() (store, wall int64) { return s.clock.now(), s.opts.Now().U
 // bytesOf is about what records will take in the log.
 func bytesOf(records []wal.Record) (n int64) {
 	for i := range records {
-		n += int64(segment.MaxLineSize(len(records[i].Body)))
+		n += records[i].LineBound()
 	}
 	return n
 }

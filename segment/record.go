@@ -61,6 +61,16 @@ func AppendBody(dst []byte, r *Record) []byte {
 	return appendBody(dst, r, IsJSON(r.Value))
 }
 
+// AppendHead appends the body of a put or a sample whose value is JSON (IsJSON), but
+// for the value and the brace behind it: AppendWhole takes those from where they are. A
+// long value is then copied once, to the line.
+func AppendHead(dst []byte, r *Record) []byte {
+	head := *r
+	head.Value = nil
+	dst = appendBody(dst, &head, true)
+	return dst[:len(dst)-1]
+}
+
 // appendBody spells the value as JSON if json says that it is.
 func appendBody(dst []byte, r *Record, json bool) []byte {
 	switch {
@@ -114,6 +124,20 @@ func MaxLineSize(body int) int { return body + maxPrefix }
 // body from AppendBody. A dur of 0 is left out.
 func AppendLine(dst []byte, seq, dur uint64, more bool, body []byte) []byte {
 	start := len(dst)
+	dst = append(appendPlace(dst, seq, dur, more), body...)
+	return appendCRC(dst, start)
+}
+
+// AppendWhole is AppendLine for a body from AppendHead and its value.
+func AppendWhole(dst []byte, seq, dur uint64, more bool, head, value []byte) []byte {
+	start := len(dst)
+	dst = append(appendPlace(dst, seq, dur, more), head...)
+	dst = append(append(dst, value...), '}')
+	return appendCRC(dst, start)
+}
+
+// appendPlace begins the object of a line.
+func appendPlace(dst []byte, seq, dur uint64, more bool) []byte {
 	dst = append(dst, `{"seq":`...)
 	dst = strconv.AppendUint(dst, seq, 10)
 	if dur != 0 {
@@ -123,8 +147,7 @@ func AppendLine(dst []byte, seq, dur uint64, more bool, body []byte) []byte {
 	if more {
 		dst = append(dst, `,"more":true`...)
 	}
-	dst = append(dst, body...)
-	return appendCRC(dst, start)
+	return dst
 }
 
 // AppendRecord appends the line of a record.

@@ -50,6 +50,7 @@ func anyRecord(r *rand.Rand) Record {
 // requireRoundTrip writes a record and reads it again, by each way there is.
 func requireRoundTrip(t testing.TB, want Record) {
 	t.Helper()
+	value := want.Value
 	raw := AppendRecord([]byte("before"), &want)[len("before"):]
 	require.LessOrEqual(t, len(raw), MaxLineSize(len(AppendBody(nil, &want))))
 	v, err := DecodeLine(raw)
@@ -61,6 +62,11 @@ func requireRoundTrip(t testing.TB, want Record) {
 	want.Value, got.Value = nil, nil
 	require.Equal(t, want, got)
 
+	if whole := want; whole.Kind != Delete && IsJSON(value) {
+		whole.Value = value
+		head := AppendHead([]byte("before"), &whole)[len("before"):]
+		require.Equal(t, string(raw), string(AppendWhole(nil, whole.Seq, whole.Dur, whole.More, head, value)))
+	}
 	body, err := DecodeBody(AppendBody(nil, &want))
 	require.NoError(t, err)
 	require.Equal(t, want.Name, body.Name())
@@ -268,6 +274,22 @@ func TestControlBytesAreFoundWhereverTheyAre(t *testing.T) {
 				for _, c := range []byte{0, 1, '\n', 0x1f} {
 					b[i] = c
 					require.True(t, hasControl(b), "%#x at %d of %d of %#x", c, i, n, fill)
+				}
+				b[i] = fill
+			}
+		}
+	}
+}
+
+func TestPlainASCIIIsToldWhereverTheRestIs(t *testing.T) {
+	for n := range 80 {
+		for _, fill := range []byte{0x20, 'a', 0x7f} {
+			b := bytes.Repeat([]byte{fill}, n)
+			require.True(t, isPlainASCII(b), "%d of %#x", n, fill)
+			for i := range n {
+				for _, c := range []byte{0, '\n', 0x1f, 0x80, 0x9f, 0xa0, 0xff} {
+					b[i] = c
+					require.False(t, isPlainASCII(b), "%#x at %d of %d of %#x", c, i, n, fill)
 				}
 				b[i] = fill
 			}

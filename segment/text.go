@@ -231,5 +231,26 @@ func appendTime(dst []byte, micros int64) []byte {
 // IsJSON reports whether v is kept under "val": JSON as RFC 8259 has it, in
 // valid UTF-8, without a byte below 0x20 and nested at most 128 deep.
 func IsJSON(v []byte) bool {
-	return len(v) > 0 && validJSON(v) && !hasControl(v) && utf8.Valid(v)
+	return len(v) > 0 && validJSON(v) && (isPlainASCII(v) || !hasControl(v) && utf8.Valid(v))
+}
+
+// isPlainASCII tells whether b holds neither a byte below 0x20 nor one above 0x7f, eight
+// bytes at a time: the one has its high bit behind the subtraction, the other before it.
+// No other byte has, unless such a one borrows from it.
+func isPlainASCII(b []byte) bool {
+	const each = 0x20 * eachByte
+	found := uint64(0)
+	for ; len(b) >= 32 && found&highBits == 0; b = b[32:] {
+		w, x := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])
+		y, z := binary.LittleEndian.Uint64(b[16:]), binary.LittleEndian.Uint64(b[24:])
+		found = (w - each) | w | (x - each) | x | (y - each) | y | (z - each) | z
+	}
+	for ; len(b) >= 8; b = b[8:] {
+		w := binary.LittleEndian.Uint64(b)
+		found |= (w - each) | w
+	}
+	for _, c := range b {
+		found |= uint64(c) | (uint64(c) - 0x20)
+	}
+	return found&highBits == 0
 }

@@ -16,11 +16,17 @@ type Record struct {
 	Expires int64
 	At      int64
 	Body    []byte // from segment.AppendBody; the log keeps it until the commit is done
+	Value   []byte // of a Body from segment.AppendHead; else nil
 
 	Seq     uint64
 	Segment uint64 // where its line lies, once the commit is visible
 	Offset  int64
 	Len     int
+}
+
+// LineBound bounds the length of the record's line.
+func (r *Record) LineBound() int64 {
+	return int64(segment.MaxLineSize(len(r.Body) + len(r.Value) + 1))
 }
 
 // Commit is a group of records that become true together.
@@ -60,7 +66,7 @@ func Renew(c *Commit, records []Record) *Commit {
 	c.bytes, c.expiring = 0, false
 	c.done.Store(false)
 	for i := range records {
-		c.bytes += int64(segment.MaxLineSize(len(records[i].Body)))
+		c.bytes += records[i].LineBound()
 		c.expiring = c.expiring || records[i].Expires != 0
 	}
 	return c
@@ -236,7 +242,11 @@ func (b *batch) add(c *Commit, durable uint64) {
 			dur = durable
 		}
 		at := len(b.lines)
-		b.lines = segment.AppendLine(b.lines, r.Seq, dur, i < len(c.Records)-1, r.Body)
+		if more := i < len(c.Records)-1; r.Value == nil {
+			b.lines = segment.AppendLine(b.lines, r.Seq, dur, more, r.Body)
+		} else {
+			b.lines = segment.AppendWhole(b.lines, r.Seq, dur, more, r.Body, r.Value)
+		}
 		r.Segment, r.Offset, r.Len = b.seg.Number, b.start+int64(at), len(b.lines)-at
 	}
 	b.last = c.last()
