@@ -89,6 +89,8 @@ func (l *Log) batchLocked(c *Commit) *batch {
 	if n := len(l.mu.spares); n > 0 {
 		b.lines = l.mu.spares[n-1][:0]
 		l.mu.spares = l.mu.spares[:n-1]
+	} else if c.bytes > padUnit/16 && c.bytes <= maxBatch/8 {
+		b.lines = make([]byte, 0, maxBatch/8+c.bytes+2*padUnit) // all that may come, instead of growing
 	}
 	if mark != 0 {
 		b.addMark(l.durable.Load(), mark)
@@ -208,19 +210,23 @@ func (l *Log) place(b *batch) error {
 }
 
 // hasten has the disk begin with what was written since it was last asked to, if
-// that is much: a later sync, or the end of the segment, then finds most of it done.
+// that is much: a later sync, or the end of the segment, then finds most of it done. What
+// is behind the last multiple of 64 KiB is left for the next time: the next batch is
+// written there, and the kernel passes over memory that is on its way to the disk already,
+// in pieces of any size.
 // An error ends all writing, as that of the sync would.
 func (l *Log) hasten() {
 	t := &l.tail
-	if t.end-t.hastened < hastenBytes {
+	end := t.end &^ (padUnit - 1)
+	if end-t.hastened < hastenBytes {
 		return
 	}
 	if f, ok := t.seg.file.(replace.Hastener); ok {
-		if err := f.StartWriteback(t.hastened, t.end-t.hastened); err != nil {
+		if err := f.StartWriteback(t.hastened, end-t.hastened); err != nil {
 			_ = l.fail(err, true) // the batch is written: whoever syncs it will be told
 		}
 	}
-	t.hastened = t.end
+	t.hastened = end
 }
 
 // syncedLazily tells that all that is written is durable.

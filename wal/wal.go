@@ -98,7 +98,7 @@ const (
 	fullBuffer  = 512 << 10 // from here on it is written at once; before, when the last write is so long ago:
 	writeGap    = time.Millisecond
 	maxBatch    = 8 << 20 // bytes of one write, unless a single commit is larger
-	maxSpares   = 4       // of batches that were written
+	maxSpares   = 8       // of batches that were written
 	padUnit     = 64 << 10
 	maxPad      = 16 << 20               // that a batch writes behind itself
 	growOnce    = 2048                   // batches, or so, from one that makes the file grow to the next
