@@ -28,6 +28,7 @@ func (x *Index) freezeLocked() *levels {
 	x.payLocked()
 	old := x.levels.Load()
 	now := &levels{top: newOverlay(), frozen: append([]*overlay{old.top}, old.frozen...), table: old.table}
+	now.top.expect(old.top)
 	x.levels.Store(now)
 	x.current.Store(nil)
 	if m := x.mu.moves; m != nil {
@@ -66,7 +67,7 @@ func (c *Checkpoint) Write(file TableFile, mark uint64, head []byte, pace func(e
 	w := NewTableWriter(file, mark)
 	s := Snapshot{levels: &levels{top: newOverlay(), frozen: c.levels.frozen, table: c.levels.table}, sorted: [][]run{nil}}
 	for _, o := range c.levels.frozen {
-		s.sorted = append(s.sorted, o.sorted())
+		s.sorted = append(s.sorted, o.inOne())
 	}
 	n := 0
 	for e, err := range s.Range("", "", false) {

@@ -64,6 +64,14 @@ func newOverlay() *overlay {
 	return o
 }
 
+// expect makes room for half as many keys as another overlay has got: the next one grows
+// once then, instead of ten times.
+func (o *overlay) expect(other *overlay) {
+	if n := len(other.slots.Load().list) / 2; n > firstSlots {
+		o.slots.Store(newSlots(n))
+	}
+}
+
 func (o *overlay) hash(key string) uint32 { return uint32(maphash.String(o.seed, key) >> 32) }
 
 // at returns the bytes from a change on.
@@ -148,7 +156,8 @@ func (o *overlay) putAt(at *atomic.Uint64, h uint32, before ref, e *Entry, delet
 // grown returns a table twice as large with the same in it. Who looks into the old
 // one meanwhile has begun before the change that made it grow.
 func (s *slots) grown() *slots {
-	g := &slots{list: make([]atomic.Uint64, 2*len(s.list)), used: s.used}
+	g := newSlots(2 * len(s.list))
+	g.used = s.used
 	mask := uint32(len(g.list) - 1)
 	for i := range s.list {
 		v := s.list[i].Load()

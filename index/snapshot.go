@@ -89,6 +89,13 @@ func (o *overlay) sorted() []run {
 	return o.sortedLocked(o.end)
 }
 
+// inOne is sorted for a walk over all of them.
+func (o *overlay) inOne() []run {
+	o.order.mu.Lock()
+	defer o.order.mu.Unlock()
+	return o.inOneLocked()
+}
+
 // sortAhead sorts what the top overlay has, so that the next who needs the order
 // does not wait for long.
 func (x *Index) sortAhead() {
@@ -98,7 +105,7 @@ func (x *Index) sortAhead() {
 	x.mu.Lock()
 	limit := o.end
 	x.mu.Unlock()
-	o.sortedLocked(limit)
+	o.sortAheadLocked(limit)
 	o.order.ahead.Store(false)
 }
 
