@@ -201,6 +201,9 @@ func (w *TableWriter) hashes(t *trailer) error {
 	for from := uint32(0); from <= t.hashPages; from += w.partition {
 		to := min(from+w.partition, t.hashPages+1)
 		pages := make([]byte, int(to-from)*PageSize)
+		for i := 0; i < len(pages); i += PageSize {
+			pages[i] = 0 // see newSlots
+		}
 		late := spill
 		spill = nil
 		add := func(h hashed, page uint32) {
