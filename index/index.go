@@ -92,6 +92,9 @@ type Index struct {
 		last          uint64   // the greatest seq applied
 		len           int      // keys
 		owed          []string // see oweLocked
+		taken         []string // of those, what payAhead looks for; nil once it need not
+		owedSpare     []string // memory for the next ones
+		paying        bool     // payAhead is at work
 		samples       int      // how many came since the table was made, for Changes
 		changes       uint64   // how often something has changed
 		retiring      *Retirement
@@ -219,7 +222,7 @@ func (x *Index) replaceLocked(top *overlay, e *Entry, deleted bool) {
 			return
 		}
 	default:
-		x.oweLocked(e.Key) // damage is for who reads the key
+		x.oweLaterLocked(e.Key)
 	}
 	top.putAt(at, h, r, e, deleted)
 }

@@ -4,17 +4,25 @@ import (
 	"cmp"
 	"encoding/binary"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 )
 
-// owedKeys is for how many keys it is looked at a time what their puts have replaced.
-const owedKeys = 64
+const (
+	// owedKeys is for how many keys it is looked at a time what their puts have replaced.
+	owedKeys = 64
+	// owedAhead is how many keys are worth a goroutine, and owedMost how many there may be:
+	// who needs the sums waits for so many.
+	owedAhead = 512
+	owedMost  = 4096
+)
 
 // oweLocked takes notice of a key that the top overlay has just come to know. The entry
 // that it may have below is counted out later, with those of other keys: to look for
 // one takes three waits for memory, one for the next, and most of the time of a put.
 // Together many of them are on their way at a time. Until then only usage and len are
-// behind; they are for who has called payLocked.
+// behind; they are for who has called payLocked. This is for a Builder, and
+// oweLaterLocked for all others.
 func (x *Index) oweLocked(key string) error {
 	if x.mu.owed = append(x.mu.owed, key); len(x.mu.owed) < owedKeys {
 		return nil
@@ -22,25 +30,80 @@ func (x *Index) oweLocked(key string) error {
 	return x.payLocked()
 }
 
+// oweLaterLocked is oweLocked that leaves the looking to another processor, which does it
+// without the lock: while the next puts come, or their sync is under way.
+func (x *Index) oweLaterLocked(key string) {
+	x.mu.owed = append(x.mu.owed, key)
+	switch n := len(x.mu.owed); {
+	case n >= owedMost:
+		x.payLocked() // damage is for who reads the key
+	case n >= owedAhead && !x.mu.paying:
+		x.mu.paying = true
+		go x.payAhead()
+	}
+}
+
+// payAhead counts out what is owed until that is little. What it finds counts for nothing
+// if somebody else has called payLocked meanwhile: below the top overlay entries may have
+// changed since.
+func (x *Index) payAhead() {
+	var olds []Entry
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for len(x.mu.owed) >= owedKeys {
+		keys := x.mu.owed
+		x.mu.owed, x.mu.owedSpare, x.mu.taken = x.mu.owedSpare[:0], nil, keys
+		l := x.levels.Load()
+		x.mu.Unlock()
+		olds, _ = l.replaced(keys, olds[:0])
+		x.mu.Lock()
+		if x.mu.taken != nil {
+			x.countOutAllLocked(olds)
+		}
+		clear(keys)
+		x.mu.taken, x.mu.owedSpare = nil, keys
+	}
+	x.mu.paying = false
+}
+
 // payLocked counts out what is owed. It comes before whatever changes entries below the
 // top overlay, or puts another overlay on top. An entry that can't be read, because the
 // table is damaged, stays in the count: its segment then goes later than it might.
 func (x *Index) payLocked() (err error) {
-	if len(x.mu.owed) == 0 {
-		return nil
-	}
 	l := x.levels.Load()
-	l.fetch(x.mu.owed)
-	for _, key := range x.mu.owed {
-		old, had, lost := l.below(key)
-		err = cmp.Or(err, lost)
-		if had {
-			x.countOutLocked(&old)
+	for _, keys := range [...][]string{x.mu.taken, x.mu.owed} {
+		if len(keys) == 0 {
+			continue
 		}
+		olds, lost := l.replaced(keys, nil)
+		err = cmp.Or(err, lost)
+		x.countOutAllLocked(olds)
 	}
+	x.mu.taken = nil
 	clear(x.mu.owed)
 	x.mu.owed = x.mu.owed[:0]
 	return err
+}
+
+func (x *Index) countOutAllLocked(olds []Entry) {
+	for i := range olds {
+		x.countOutLocked(&olds[i])
+	}
+}
+
+// replaced appends the entries that some keys have below the top overlay.
+func (l *levels) replaced(keys []string, olds []Entry) (_ []Entry, err error) {
+	for some := range slices.Chunk(keys, owedKeys) {
+		l.fetch(some)
+		for _, key := range some {
+			old, had, lost := l.below(key)
+			err = cmp.Or(err, lost)
+			if had {
+				olds = append(olds, old)
+			}
+		}
+	}
+	return olds, err
 }
 
 // fetched keeps the compiler from leaving out loads of which nobody uses the result: those

@@ -2,7 +2,9 @@ package index
 
 import (
 	"fmt"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -30,18 +32,63 @@ func overwritten(t *testing.T, n, again int) *Index {
 // Whoever asks first, for whatever, is told as if each put had counted out at once what
 // it replaced.
 func TestWhatAPutReplacesIsCountedOutWhenSomebodyAsks(t *testing.T) {
-	const n = 200
-	for _, again := range []int{1, owedKeys - 1, owedKeys, owedKeys + 1, n} {
+	const n = 2 * owedAhead
+	for _, again := range []int{1, owedKeys - 1, owedKeys, owedAhead - 1, owedAhead, n} {
 		require.Equal(t, n, overwritten(t, n, again).Len())
 		require.Equal(t, n, overwritten(t, n, again).Snapshot().Len())
 		require.EqualValues(t, n-again, overwritten(t, n, again).Usage(1).Keys)
 		require.EqualValues(t, 10*(n-again), overwritten(t, n, again).Freeze().state.usage[1].Entries)
 
 		x := overwritten(t, n, again)
-		require.NoError(t, x.Move([]Change{{Op: Put, Name: "key199", Seq: n, Pos: Pos{Segment: 3, Len: 10}}}))
+		require.NoError(t, x.Move([]Change{{Op: Put, Name: fmt.Sprint("key", n-1), Seq: n, Pos: Pos{Segment: 3, Len: 10}}}))
 		x.Replace([]uint64{1}, nil)
 		require.Equal(t, n, x.Len())
 		require.Zero(t, x.Usage(1), "it is gone")
+	}
+}
+
+// Somebody else counts out ahead, and whoever asks meanwhile is told all the same, each
+// entry once: also where what he does changes where entries lie.
+func TestWhatIsOwedIsCountedOutAheadAndOnce(t *testing.T) {
+	const n = 3 * owedMost
+	seq := uint64(n)
+	x := overwritten(t, n, 0)
+	for round := uint64(2); round < 6; round++ {
+		var asking sync.WaitGroup
+		done := make(chan struct{})
+		asking.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				switch i % 4 {
+				case 0:
+					x.Usage(round)
+				case 1:
+					require.Equal(t, n, x.Len())
+				case 2:
+					if i < 40 { // each is one more overlay to look into
+						x.Freeze()
+					}
+				default:
+					time.Sleep(time.Duration(round) * 100 * time.Microsecond) // for those who look ahead
+				}
+			}
+		})
+		for i := range n {
+			seq++
+			x.Apply([]Change{{Op: Put, Name: fmt.Sprint("key", i), Seq: seq, Pos: Pos{Segment: round, Offset: uint32(i), Len: 10}}})
+		}
+		close(done)
+		asking.Wait()
+		require.Equal(t, n, x.Len())
+		require.Equal(t, Usage{}, x.Usage(round-1))
+		require.EqualValues(t, n, x.Usage(round).Keys)
+		x.mu.Lock()
+		require.LessOrEqual(t, len(x.mu.owed)+len(x.mu.taken), 2*owedMost)
+		x.mu.Unlock()
 	}
 }
 
