@@ -76,7 +76,7 @@ func (b *Builder) key(c *Change) {
 	x := b.x
 	e := Entry{Key: c.Name, Seq: c.Seq, Expires: c.Expires, Pos: c.Pos}
 	top := x.levels.Load().top
-	top.reserve()
+	top.reserve(1)
 	at, h, r := top.slot(c.Name)
 	switch {
 	case r != 0:

@@ -2,6 +2,7 @@ package index
 
 import (
 	"cmp"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -170,26 +171,31 @@ func (x *Index) Apply(changes []Change) {
 		defer x.writing.Add(1)
 	}
 	top := x.levels.Load().top
-	for i := range changes {
-		c := &changes[i]
-		x.applyLocked(top, c)
-		x.blockLocked(c)
-		x.mu.last = c.Seq
+	var hashes [owedKeys]uint32
+	for some := range slices.Chunk(changes, len(hashes)) {
+		top.reserve(len(some))
+		top.hashAll(some, &hashes)
+		for i := range some {
+			c := &some[i]
+			x.applyLocked(top, c, hashes[i])
+			x.blockLocked(c)
+		}
+		x.mu.last = some[len(some)-1].Seq
 	}
 	if top.order.late(top) {
 		go x.sortAhead()
 	}
 }
 
-func (x *Index) applyLocked(top *overlay, c *Change) {
+func (x *Index) applyLocked(top *overlay, c *Change, h uint32) {
 	switch c.Op {
 	case Put:
 		e := Entry{Key: c.Name, Seq: c.Seq, Expires: c.Expires, Pos: c.Pos}
-		x.replaceLocked(top, &e, false)
+		x.replaceLocked(top, &e, h, false)
 		x.enterLocked(&e)
 	case Delete:
 		x.usageLocked(c.Segment).Tombstones += int64(c.Len)
-		x.replaceLocked(top, &Entry{Key: c.Name, Seq: c.Seq}, true)
+		x.replaceLocked(top, &Entry{Key: c.Name, Seq: c.Seq}, h, true)
 	case Sample:
 		x.usageLocked(c.Segment).Samples += int64(c.Len)
 		x.mu.series.add(c, true)
@@ -205,9 +211,9 @@ func (x *Index) enterLocked(e *Entry) {
 
 // replaceLocked makes e the latest change of its key, and counts the entry out that
 // the key had, sooner or later. A delete of a key that is nowhere leaves no trace.
-func (x *Index) replaceLocked(top *overlay, e *Entry, deleted bool) {
-	top.reserve()
-	at, h, r := top.slot(e.Key)
+// h is the key's hash in the top overlay, which has room for it.
+func (x *Index) replaceLocked(top *overlay, e *Entry, h uint32, deleted bool) {
+	at, r := slotOf(top, e.Key, h)
 	switch {
 	case r != 0:
 		if old, had, _ := top.entry(r, ""); had {

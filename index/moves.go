@@ -115,7 +115,7 @@ func (t *MovesTo) flush() {
 	t.m.mu.Lock()
 	defer t.m.mu.Unlock()
 	for i := range t.list {
-		o.reserve()
+		o.reserve(1)
 		at, r := slotOf(o, t.list[i].Key, t.hashes[i])
 		o.putAt(at, t.hashes[i], r, &t.list[i], false)
 		t.run = append(t.run, ref(at.Load()))

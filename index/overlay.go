@@ -133,16 +133,36 @@ func slotOf[K string | []byte](o *overlay, key K, h uint32) (at *atomic.Uint64, 
 
 // put makes e the latest change of its key. The caller holds Index.mu.
 func (o *overlay) put(e *Entry, deleted bool) {
-	o.reserve()
+	o.reserve(1)
 	at, h, r := o.slot(e.Key)
 	o.putAt(at, h, r, e, deleted)
 }
 
-// reserve makes room in the hash table for one more key.
-func (o *overlay) reserve() {
-	if s := o.slots.Load(); s.used >= len(s.list)/4*3 {
+// reserve makes room in the hash table for some more keys, few for what it has.
+func (o *overlay) reserve(keys int) {
+	for s := o.slots.Load(); s.used+keys > len(s.list)/4*3; s = o.slots.Load() {
 		o.slots.Store(s.grown())
 	}
+}
+
+// hashAll returns the hashes of the keys of some changes. It has the processor load the
+// slots of many of them at a time, and what these lead to, where one by one each would be
+// waited for.
+func (o *overlay) hashAll(changes []Change, hashes *[owedKeys]uint32) {
+	for i := range changes {
+		if changes[i].Op != Sample {
+			hashes[i] = o.hash(changes[i].Name)
+		}
+	}
+	if len(changes) == 1 {
+		return
+	}
+	list, sum := o.slots.Load().list, uint64(0)
+	mask := uint32(len(list) - 1)
+	for _, h := range hashes[:len(changes)] {
+		sum += list[h&mask].Load()
+	}
+	fetched.Store(sum)
 }
 
 // putAt is put for a key whose slot is known, since reserve.
