@@ -338,6 +338,9 @@ func TestPadding(t *testing.T) {
 	rng := seed.Rand(t)
 	var names []string
 	ends, before := int64(0), 0
+	wished := func(batch int64) int64 { // for as many as were written before this one
+		return min(min(int64(h.log.Stats().Batches)-1, growOnce)*batch, maxPad)
+	}
 	for len(names) < 600 {
 		batch := []string{fmt.Sprint(len(names), strings.Repeat("x", rng.IntN(300)))}
 		for rng.IntN(3) == 0 {
@@ -351,7 +354,7 @@ func TestPadding(t *testing.T) {
 		data, kept := h.contents(1)
 		require.Zero(t, len(data)%padUnit)
 		if len(data) != before {
-			wish := min(growOnce*(ends-c.Records[0].Offset), maxPad)
+			wish := wished(ends - c.Records[0].Offset)
 			require.Greater(t, int64(len(data))-ends, wish-padUnit)
 			require.Less(t, int64(len(data))-ends, max(wish+1, padUnit))
 			before = len(data)
@@ -366,12 +369,24 @@ func TestPadding(t *testing.T) {
 		}
 	}
 	require.Greater(t, len(h.sizes), 30*grown, "most syncs")
-	for range 2 {
-		c := put(strings.Repeat("z", 2*padUnit))
+	for size := padUnit / 2; len(names) < 640; size += padUnit / 4 {
+		c := put(strings.Repeat("z", min(size, 3*padUnit)))
+		require.NoError(t, h.do(c))
+		names = append(names, c.Records[0].Name)
+		ends = c.Records[0].Offset + int64(c.Records[0].Len)
+		data, _ := h.contents(1)
+		if len(data) != before {
+			require.Greater(t, int64(len(data))-ends, wished(ends-c.Records[0].Offset)-padUnit)
+			before = len(data)
+		}
+	}
+	for range 12 {
+		c := put(strings.Repeat("z", 2*padBatch))
 		require.NoError(t, h.do(c))
 		names = append(names, c.Records[0].Name)
 		ends = c.Records[0].Offset + int64(c.Records[0].Len)
 		if data, _ := h.contents(1); len(data) != before {
+			before = len(data)
 			require.Less(t, int64(len(data))-ends, int64(padUnit), "a large batch pads no further")
 		}
 	}
@@ -385,6 +400,7 @@ func TestPaddingStaysSmall(t *testing.T) {
 		segmentSize int64
 	}{{time.Hour, large}, {-1, large}, {0, padFrom - 1}} {
 		h := start(t, c.policy, c.segmentSize)
+		h.log.batches.Store(growOnce) // as after so many
 		require.NoError(t, h.do(put(strings.Repeat("x", 1000))))
 		_, err := h.log.Sync(t.Context())
 		require.NoError(t, err)
@@ -393,6 +409,7 @@ func TestPaddingStaysSmall(t *testing.T) {
 		require.NoError(t, h.close())
 	}
 	h := start(t, 0, 64*padUnit)
+	h.log.batches.Store(growOnce)
 	for _, size := range []int{62*padUnit - 1000, padUnit - 1000} {
 		require.NoError(t, h.do(put(strings.Repeat("x", size))))
 	}

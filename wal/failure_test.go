@@ -78,6 +78,7 @@ func TestFailedPaddingAheadIsLeftOut(t *testing.T) {
 	for piece := 1; piece <= 3; piece++ {
 		for short := 0; short <= padUnit; short += 9770 {
 			h := start(t, 0, large)
+			h.log.batches.Store(growOnce) // as after so many
 			h.on(rule{op: "write", from: 2 + piece, err: syscall.ENOSPC, short: short})
 			require.NoError(t, h.do(put(name)))
 			data, kept := h.contents(1)
@@ -169,6 +170,7 @@ func TestFailedCutBackOfPaddingAheadEndsAllWriting(t *testing.T) {
 		h := start(t, 0, large)
 		a := put("a")
 		require.NoError(t, h.do(a))
+		h.log.batches.Store(growOnce) // as after so many
 		h.on(rule{op: "write", from: 2, err: syscall.ENOSPC, short: 20})
 		h.fail("truncate", errDisk)
 		err := h.do(put(strings.Repeat("x", padUnit-100)))

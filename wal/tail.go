@@ -85,21 +85,23 @@ func (l *Log) write(b *batch) error {
 	return nil
 }
 
-// padAhead fills a file of this size further, so that of the next batches, if each is of
-// so many bytes, one in some thousand makes it grow: that sync writes the inode too and all
-// the newlines, and every writer waits for it. It must be much rarer than one
+// padAhead fills a file of this size further, for as many batches of so many bytes as the
+// log has written already: a sync of a file that has grown writes the inode too and
+// all the newlines, and every writer waits for it. It must be much rarer than one
 // in a hundred to stay out of the 99th percentile, and a crowd of writers fills a
-// segment in 1,500 batches: they see it grow once. A large batch takes long anyway, and
-// where commits do not wait for syncs nobody would notice.
+// segment in 1,500 batches: they see it grow once. A log that is opened for one put
+// pads it to a unit. A very large batch takes long anyway, and where commits do
+// not wait for syncs nobody would notice.
 //
 // The pieces go behind the lines and nothing depends on them: a crash may leave any part
 // of them. Each is the same memory, which is quicker than one long piece.
 func (l *Log) padAhead(size, end int64, batch int) (int64, error) {
-	if l.lazy() || batch > padUnit || l.opts.SegmentSize < padFrom {
+	if l.lazy() || batch > padBatch || l.opts.SegmentSize < padFrom {
 		return size, nil
 	}
 	t := &l.tail
-	target := end + min(growOnce*int64(batch), maxPad, l.opts.SegmentSize-end)
+	ahead := int64(min(l.batches.Load(), growOnce))
+	target := end + min(ahead*int64(batch), maxPad, l.opts.SegmentSize-end)
 	for size+padUnit <= target {
 		if _, err := t.seg.file.WriteAt(newlines, size); err != nil {
 			if cut := t.seg.file.Truncate(size); cut != nil {

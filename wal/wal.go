@@ -101,8 +101,9 @@ const (
 	maxSpares   = 8       // of batches that were written
 	padUnit     = 64 << 10
 	maxPad      = 16 << 20               // that a batch writes behind itself
-	growOnce    = 2048                   // batches, or so, from one that makes the file grow to the next
+	padBatch    = 256 << 10              // one that is larger writes none
 	padFrom     = 1 << 20                // segments of this size are filled further than a unit
+	growOnce    = 2048                   // batches at the most from one that makes the file grow to the next
 	hastenBytes = 1 << 20                // written before the disk is asked to begin with it, where syncs are rare
 	idleMark    = time.Second            // how long the log is idle before it says that all is durable
 	gatherMax   = 300 * time.Microsecond // how long the owner waits for commits that are likely to come
