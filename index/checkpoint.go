@@ -64,6 +64,8 @@ func (x *Index) Changes() (changes, entries int) {
 // same name. head is handed back by Restore. pace is called now and then with the
 // number of entries written; its error ends the writing. The file is not synced.
 func (c *Checkpoint) Write(file TableFile, mark uint64, head []byte, pace func(entries int) error) (size int64, err error) {
+	c.x.saving.Store(true)
+	defer c.x.saving.Store(false)
 	w := NewTableWriter(file, mark)
 	s := Snapshot{levels: &levels{top: newOverlay(), frozen: c.levels.frozen, table: c.levels.table}, sorted: [][]run{nil}}
 	for _, o := range c.levels.frozen {

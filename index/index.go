@@ -80,6 +80,7 @@ func (u *Usage) leave(e *Entry) {
 type Index struct {
 	levels  atomic.Pointer[levels]
 	limit   ref                      // of an overlay
+	saving  atomic.Bool              // a Checkpoint is being written
 	writing atomic.Uint64            // odd while several changes become visible at once
 	current atomic.Pointer[Snapshot] // of this very state; nil if none was taken
 
@@ -96,6 +97,7 @@ type Index struct {
 		taken         []string // of those, what payAhead looks for; nil once it need not
 		owedSpare     []string // memory for the next ones
 		paying        bool     // payAhead is at work
+		olds          []Entry  // memory of payLocked
 		samples       int      // how many came since the table was made, for Changes
 		changes       uint64   // how often something has changed
 		retiring      *Retirement

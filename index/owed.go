@@ -31,11 +31,12 @@ func (x *Index) oweLocked(key string) error {
 }
 
 // oweLaterLocked is oweLocked that leaves the looking to another processor, which does it
-// without the lock: while the next puts come, or their sync is under way.
+// without the lock: while the next puts come, or their sync is under way. Not while that
+// processor writes a table: the longer it takes the more has to be read again after a crash.
 func (x *Index) oweLaterLocked(key string) {
 	x.mu.owed = append(x.mu.owed, key)
 	switch n := len(x.mu.owed); {
-	case n >= owedMost:
+	case n >= owedMost, n >= owedKeys && !x.mu.paying && x.saving.Load():
 		x.payLocked() // damage is for who reads the key
 	case n >= owedAhead && !x.mu.paying:
 		x.mu.paying = true
@@ -75,9 +76,11 @@ func (x *Index) payLocked() (err error) {
 		if len(keys) == 0 {
 			continue
 		}
-		olds, lost := l.replaced(keys, nil)
+		olds, lost := l.replaced(keys, x.mu.olds[:0])
 		err = cmp.Or(err, lost)
 		x.countOutAllLocked(olds)
+		clear(olds)
+		x.mu.olds = olds
 	}
 	x.mu.taken = nil
 	clear(x.mu.owed)
