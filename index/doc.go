@@ -22,7 +22,7 @@
 //
 // Its order (order.go) is kept in runs, sorted lists of changes. What is new is
 // sorted when a snapshot is taken, or in the background once much has come, and becomes
-// a run; runs of like length are merged, so there are few. A key that is put and
+// a run; runs of like length are merged once somebody asks, so there are few. A key that is put and
 // never scanned costs no order, and sorting many at a time costs less than a place
 // in a tree for each.
 //
@@ -100,6 +100,9 @@
 // checkpoint that runs; the root keeps Freeze apart from the time in which compaction
 // lists its outputs and moves entries to them, since a table must not lead to
 // segments that are going. A Builder is for one goroutine.
+//
+// What a put replaces is counted out later (owed.go), often by a goroutine that looks for it
+// without the lock and counts only if nobody has called payLocked meanwhile.
 //
 // Locks, outermost first: that of an overlay's order, Index.mu.
 //
