@@ -266,24 +266,25 @@ func badChecksum(end []byte) error {
 // borrow can reach a neighbour only if there was such a byte, so the answer for
 // the whole word is exact.
 func hasControl(b []byte) bool {
-	const each = 0x20 * eachByte
-	for ; len(b) >= 32; b = b[32:] {
+	if len(b) < 8 {
+		for _, c := range b {
+			if c < 0x20 {
+				return true
+			}
+		}
+		return false
+	}
+	found := below(binary.LittleEndian.Uint64(b[len(b)-8:])) // it may overlap with the one before
+	for ; len(b) > 32; b = b[32:] {
 		w, x := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])
 		y, z := binary.LittleEndian.Uint64(b[16:]), binary.LittleEndian.Uint64(b[24:])
-		if ((w-each)&^w|(x-each)&^x|(y-each)&^y|(z-each)&^z)&highBits != 0 {
-			return true
-		}
+		found |= below(w) | below(x) | below(y) | below(z)
 	}
-	for ; len(b) >= 8; b = b[8:] {
-		w := binary.LittleEndian.Uint64(b)
-		if (w-each)&^w&highBits != 0 {
-			return true
-		}
+	for ; len(b) > 8; b = b[8:] {
+		found |= below(binary.LittleEndian.Uint64(b))
 	}
-	for _, c := range b {
-		if c < 0x20 {
-			return true
-		}
-	}
-	return false
+	return found&highBits != 0
 }
+
+// below marks the lowest byte of a word that is below 0x20, and maybe some above it.
+func below(w uint64) uint64 { return (w - 0x20*eachByte) &^ w }
