@@ -7,7 +7,6 @@ import (
 	"math"
 	"runtime"
 	"runtime/debug"
-	"sync/atomic"
 )
 
 // Mapper is what a [File] may be besides: one whose contents can be had as memory.
@@ -65,42 +64,50 @@ func (m *Mapping) ReadAt(p []byte, off int64) (n int, err error) {
 // part, the processor fetches several parts from memory at a time; where they are far
 // apart that makes it three times as fast.
 func CopyMapped(p []byte, parts [][]byte) (n int) {
-	n, faulted := copyMapped(p, parts, true)
-	if faulted && n == 0 { // it may not be the first
-		n, _ = copyMapped(p, parts, false)
+	if len(parts) > fewParts {
+		n = touch(parts)
 	}
-	return n
-}
-
-// copyMapped is CopyMapped once. With fetch it reads a little of each part before, with
-// as little between them as can be: so more of them are on their way at a time.
-func copyMapped(p []byte, parts [][]byte, fetch bool) (n int, faulted bool) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if r := recover(); r != nil {
-			_ = fault(r, 0)
-			faulted = true
-		}
-	}()
-	if fetch {
-		sum := byte(0)
-		for _, part := range parts {
-			if n := len(part); n > 0 {
-				sum += part[0] + part[n/2] + part[n-1]
-			}
-		}
-		fetched.Store(uint32(sum))
-	}
+	defer survive()
 	for _, part := range parts {
 		copy(p, part)
 		p = p[len(part):]
 		n++
 	}
-	return n, false
+	return n
 }
 
-// fetched keeps the compiler from leaving out loads whose result nobody needs.
-var fetched atomic.Uint32
+// survive is deferred where a fault ends what is done, and nothing else.
+func survive() {
+	if r := recover(); r != nil {
+		_ = fault(r, 0)
+	}
+}
+
+// touch has the processor fetch short parts, as many cache lines at a time as it can:
+// while it copies it waits for few of them. Of a long part it sees itself where that
+// leads. touch returns 0, which the compiler can't know.
+func touch(parts [][]byte) int {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer survive()
+	sum := uint64(0)
+	for _, part := range parts {
+		if len(part) == 0 || len(part) > shortPart {
+			continue
+		}
+		for i := 0; i < len(part); i += cacheLine {
+			sum += uint64(part[i])
+		}
+		sum += uint64(part[len(part)-1])
+	}
+	return int(sum >> 60)
+}
+
+const (
+	cacheLine = 64
+	shortPart = 1 << 10
+	fewParts  = 4 // are not worth it
+)
 
 // Bytes is the memory itself, until Close. Who touches it must expect a fault.
 func (m *Mapping) Bytes() []byte { return m.data }
