@@ -22,6 +22,7 @@ type core struct {
 	clock *clock
 
 	closed chan struct{} // closed by Close
+	ended  *atomic.Bool  // before that, for who asks often
 
 	lost []*CorruptError // damage that was there at Open and may have cost samples
 
@@ -48,14 +49,7 @@ func (c *core) noteDamage(e *CorruptError) {
 	}
 }
 
-func (c *core) isClosed() bool {
-	select {
-	case <-c.closed:
-		return true
-	default:
-		return false
-	}
-}
+func (c *core) isClosed() bool { return c.ended.Load() }
 
 // Get returns the value of a key, or ErrNotFound. The slice is the caller's.
 func (c *core) Get(key string) ([]byte, error) {
@@ -153,7 +147,7 @@ func (c *core) read(f *segmentFile, e index.Entry, d *desk) (Entry, error) {
 func decodeAs(v *segment.View, line []byte, e *index.Entry) error {
 	err := v.Decode(line)
 	if err == nil && (v.Kind != segment.Put || v.Seq != e.Seq || !v.NameIs(e.Key)) {
-		err = errors.New("another record lies here than the index says")
+		err = segment.ErrOther
 	}
 	return err
 }

@@ -206,6 +206,17 @@ func TestReadNoticesAnotherRecordInItsPlace(t *testing.T) {
 	_, err = db.Get("a")
 	require.ErrorAs(t, err, &damage)
 	require.Equal(t, CorruptError{Path: path, Offset: int64(a), FirstSeq: 2, LastSeq: 2, Reason: damage.Reason}, *damage)
+	for e, err := range db.Scan(Range{}) {
+		if e.Key != "a" {
+			require.NoError(t, err)
+			require.Equal(t, "1", string(e.Value))
+			continue
+		}
+		var scanned *CorruptError
+		require.ErrorAs(t, err, &scanned)
+		require.Equal(t, damage, scanned)
+		require.Nil(t, e.Value)
+	}
 	present(t, db, "b", "1")
 	present(t, db, "first", "1")
 

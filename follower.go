@@ -77,14 +77,7 @@ func (f *follower) endLocked() {
 	f.stop = nil
 }
 
-func (r *Reader) isClosed() bool {
-	select {
-	case <-r.closed:
-		return true
-	default:
-		return false
-	}
-}
+func (r *Reader) isClosed() bool { return r.ended.Load() }
 
 // follow refreshes the reader until stop.
 func (r *Reader) follow(stop, done chan struct{}, wake replace.Notices) {

@@ -56,6 +56,7 @@ type Reader struct {
 	news   signal // of what is shown, of failures and of closing
 	failed atomic.Pointer[error]
 	closed chan struct{}
+	ended  atomic.Bool // before closed is
 
 	mu       sync.Mutex       // held by a refresh
 	lookout  lookout          // guarded by mu
@@ -152,6 +153,7 @@ func (r *Reader) Close() error {
 	r.shut = true
 	r.lookout.close()
 	r.mu.Unlock()
+	r.ended.Store(true)
 	close(r.closed)
 	r.news.broadcast()
 	r.follower.end()

@@ -127,7 +127,7 @@ func (r *Reader) loadOnce() (_ *readerState, generation uint64, err error) {
 		op.closeFiles()
 		return nil, generation, err
 	}
-	state.core = &core{dir: r.dir, index: x, clock: op.clock, closed: r.closed, lost: op.lost, files: newFiles(op.files, func(*segmentFile) {})}
+	state.core = &core{dir: r.dir, index: x, clock: op.clock, closed: r.closed, ended: &r.ended, lost: op.lost, files: newFiles(op.files, func(*segmentFile) {})}
 	for _, e := range op.damage {
 		state.noteDamage(e)
 	}

@@ -12,15 +12,17 @@ import (
 	"github.com/annalsdb/annals/segment"
 )
 
-// How many rows of a scan are read at a time: few at first, for a loop that is left
-// early, then more; from the third chunk on another goroutine reads ahead. Long
-// values make a chunk end sooner.
+// How many rows of a scan are taken from the index at a time: few at first, for a loop
+// that is left early, then more. Of them some at a time are read: their lines must find
+// room in the nearest cache of a processor, and long lines make it fewer.
 const (
 	firstChunk = 16
 	moreChunk  = 128
 	fullChunk  = 512
-	aheadRows  = 256 // so many rows must be left for another goroutine to be worth it
+	keysChunk  = 256
+	readRows   = 128
 	chunkBytes = 256 << 10
+	aheadRows  = 256 // so many rows must be left for another goroutine to be worth it
 )
 
 // maxBlock is how much memory the values of neighbouring rows may share: allocating
@@ -52,27 +54,30 @@ func (s *Snapshot) scanKeys(from, to string, r Range, yield func(Entry, error) b
 	defer w.Close()
 	c := chunks.Get().(*chunk)
 	defer c.free()
-	left, size := r.limits(fullChunk)
-	for {
-		err := c.fill(s, w, min(size, left), math.MaxInt)
+	shut, closed := s.core.ended, &s.closed
+	for left, size := r.limits(moreChunk); left > 0; size = keysChunk {
+		c.take(s, w, min(size, left))
 		for i := range c.entries {
-			if s.ended() {
+			if shut.Load() || closed.Load() {
 				yield(Entry{}, ErrClosed)
 				return
 			}
 			e := &c.entries[i]
-			if !yield(Entry{Key: e.Key, Seq: e.Seq, Expires: timeOf(e.Expires)}, nil) {
+			entry := Entry{Key: e.Key, Seq: e.Seq}
+			if e.Expires != 0 {
+				entry.Expires = timeOf(e.Expires)
+			}
+			if !yield(entry, nil) {
 				return
 			}
 		}
-		if err != nil {
-			yield(Entry{}, s.core.indexError(err))
+		if c.lost != nil {
+			yield(Entry{}, s.core.indexError(c.lost))
 			return
 		}
-		if left -= len(c.entries); left == 0 || len(c.entries) == 0 {
+		if left -= len(c.entries); c.last {
 			return
 		}
-		size = fullChunk
 	}
 }
 
@@ -85,35 +90,25 @@ func (r Range) limits(most int) (left, first int) {
 	return math.MaxInt, firstChunk
 }
 
-// scanValues reads the first chunks itself.
+// scanValues makes the first chunks itself.
 func (s *Snapshot) scanValues(from, to string, r Range, yield func(Entry, error) bool) {
 	w := s.index.Walk(from, to, r.Reverse)
 	defer w.Close()
 	c := chunks.Get().(*chunk)
 	defer c.free()
-	left, size := r.limits(moreChunk)
-	for {
-		lost := c.fill(s, w, min(size, left), chunkBytes)
-		c.read(s)
-		if !c.yield(s, yield) {
+	for left, size := r.limits(moreChunk); left > 0; size = moreChunk {
+		c.fill(s, w, min(size, left))
+		if !c.yield(s, yield) || c.last {
 			return
 		}
-		if lost != nil {
-			yield(Entry{}, s.core.indexError(lost))
-			return
-		}
-		if left -= len(c.entries); left == 0 || len(c.entries) == 0 {
-			return
-		}
-		if size == moreChunk && left > aheadRows {
+		if left -= len(c.entries); size == moreChunk && left > aheadRows {
 			s.scanAhead(w, left, yield)
 			return
 		}
-		size = moreChunk
 	}
 }
 
-// scanAhead goes on with a goroutine that reads the next chunk while the rows of one
+// scanAhead goes on with a goroutine that makes the next chunk while the rows of one
 // are yielded. It ends before scanAhead returns, however the loop is left, and when
 // the snapshot or the store is closed.
 func (s *Snapshot) scanAhead(w *index.Walk, left int, yield func(Entry, error) bool) {
@@ -126,21 +121,19 @@ func (s *Snapshot) scanAhead(w *index.Walk, left int, yield func(Entry, error) b
 		}
 	}()
 	for c := a.next(); c != nil; c = a.next() {
-		if !c.yield(s, yield) {
+		if !c.yield(s, yield) || c.last {
 			return
 		}
 		a.read <- c
 	}
-	if a.err != nil {
-		yield(Entry{}, a.err)
-	}
+	yield(Entry{}, ErrClosed)
 }
 
 // ahead is a goroutine that reads ahead. Three chunks go round: one in its hands,
-// one that is ready, one of which the rows are yielded. It takes lines apart as long
-// as the loop is busy with others; as soon as the loop waits for rows it gets them as
-// they are, and takes the rest apart itself. So neither waits for the other for long,
-// whatever the loop does with a row.
+// one that is ready, one of which the rows are yielded. It makes rows as long as the
+// loop is busy with others; as soon as the loop waits for rows it gets the chunk as it
+// is, and makes the rest itself. So neither waits for the other for long, whatever the
+// loop does with a row.
 type ahead struct {
 	s       *Snapshot
 	ready   chan *chunk   // to be yielded
@@ -148,10 +141,9 @@ type ahead struct {
 	stop    chan struct{} // closed when the loop is left
 	stopped atomic.Bool
 	hungry  atomic.Bool // the loop waits for rows
-	err     error       // why there is no more; set before ready is closed
 }
 
-// next returns the next chunk, nil at the end.
+// next returns the next chunk, nil if the store was closed.
 func (a *ahead) next() *chunk {
 	select {
 	case c := <-a.ready:
@@ -173,56 +165,45 @@ func (a *ahead) run(w *index.Walk, left int) {
 		default:
 			c = &chunk{stopped: &a.stopped}
 		}
-		lost := c.fill(a.s, w, min(fullChunk, left), chunkBytes)
-		if len(c.entries) > 0 && !a.hand(c) {
+		c.fill(a.s, w, min(fullChunk, left))
+		left -= len(c.entries)
+		c.last = c.last || left == 0
+		for !a.hungry.Load() && c.next(a.s) {
+		}
+		select {
+		case a.ready <- c:
+		case <-a.stop:
+			return
+		case <-a.s.core.closed:
 			return
 		}
-		if lost != nil {
-			a.err = a.s.core.indexError(lost)
-			return
-		}
-		if left -= len(c.entries); left == 0 || len(c.entries) == 0 {
+		if c.last {
 			return
 		}
 	}
 }
 
-// hand reads a chunk and hands it over. It returns false if nobody wants it.
-func (a *ahead) hand(c *chunk) bool {
-	c.read(a.s)
-	for c.decoded < len(c.rows) && !a.hungry.Load() && !a.stopped.Load() {
-		c.decode(a.s)
-	}
-	select {
-	case a.ready <- c:
-		return true
-	case <-a.stop:
-	case <-a.s.core.closed:
-	}
-	a.err = ErrClosed
-	return false
-}
-
-// chunk is some rows of a scan.
+// chunk is some entries of a scan, and their rows up to one of them.
 type chunk struct {
 	entries []index.Entry
-	most    int          // entries there have been since it was taken
-	rows    []row        // of the entries
-	decoded int          // how many rows are taken apart
-	lines   []byte       // room for lines
-	mapped  []stretch    // of entries in segments that are mapped
-	parts   [][]byte     // of the mappings, one for each of these stretches
-	others  []stretch    // of the other entries
-	block   []byte       // room for values, the caller's once they are in it
-	stopped *atomic.Bool // nobody wants the rows any more; may be nil
+	most    int   // entries there have been since it was taken
+	last    bool  // nothing comes behind it
+	lost    error // why that is so, if there should be more
+
+	rows    []row            // of the entries
+	at, end int              // of the entries whose rows are made at the moment
+	held    [readRows][]byte // their lines, which are not yet checked
+	lines   []byte           // room for them
+	mapped  []stretch        // of entries in segments that are mapped
+	parts   [][]byte         // of the mappings, one for each of these stretches
+	others  []stretch        // of the other entries
+	block   []byte           // room for values, the caller's once they are in it
+	stopped *atomic.Bool     // nobody wants the rows any more; may be nil
 }
 
-// row is what was read for an entry: its line, which is not yet checked, then the
-// value, or why it can't be had.
+// row is the value of an entry, or why it can't be had.
 type row struct {
-	line  []byte
 	value []byte
-	owned bool // by the caller; else it lies in the line
 	err   error
 }
 
@@ -247,18 +228,27 @@ func (c *chunk) free() {
 	clear(c.parts[:cap(c.parts)])
 	clear(c.mapped[:cap(c.mapped)])
 	clear(c.others[:cap(c.others)])
-	c.entries, c.rows, c.block, c.most = c.entries[:0], c.rows[:0], nil, 0
+	c.entries, c.rows, c.block, c.most, c.lost = c.entries[:0], c.rows[:0], nil, 0, nil
 	if len(c.lines) <= chunkBytes {
 		chunks.Put(c)
 	}
 }
 
-// fill takes the next entries of a walk that are not hidden: at most n, at least one
-// unless there is none, and not more than have so many bytes of lines.
-func (c *chunk) fill(s *Snapshot, w *index.Walk, n, bytes int) (err error) {
+// fill is take for entries with rows, none of which is made yet.
+func (c *chunk) fill(s *Snapshot, w *index.Walk, n int) {
+	c.take(s, w, n)
+	c.at, c.end = 0, 0
+	c.rows = slices.Grow(c.rows[:0], len(c.entries))[:len(c.entries)]
+	clear(c.rows)
+}
+
+// take takes the next n entries of a walk that are not hidden: at least one unless
+// there is none.
+func (c *chunk) take(s *Snapshot, w *index.Walk, n int) {
+	all := 0
 	for {
-		c.entries, err = w.Next(c.entries[:0], n, bytes)
-		all := len(c.entries)
+		c.entries, c.lost = w.Next(c.entries[:0], n)
+		all = len(c.entries)
 		c.most = max(c.most, all)
 		for i := range c.entries {
 			if c.entries[i].Expires != 0 { // few stores have such
@@ -266,44 +256,60 @@ func (c *chunk) fill(s *Snapshot, w *index.Walk, n, bytes int) (err error) {
 				break
 			}
 		}
-		if err != nil || all == 0 || len(c.entries) > 0 {
-			return err
+		if c.lost != nil || all == 0 || len(c.entries) > 0 {
+			break
 		}
 	}
+	c.last = c.lost != nil || all == 0
 }
 
 // yield yields the rows, and false if the loop has ended.
 func (c *chunk) yield(s *Snapshot, yield func(Entry, error) bool) bool {
+	shut, closed := s.core.ended, &s.closed
 	for i := range c.entries {
-		if s.ended() {
+		if i == c.end {
+			c.next(s)
+		}
+		if shut.Load() || closed.Load() {
 			yield(Entry{}, ErrClosed)
 			return false
 		}
-		if i == c.decoded {
-			c.decode(s)
-		}
 		e, r := &c.entries[i], &c.rows[i]
 		entry := Entry{Key: e.Key, Value: r.value, Seq: e.Seq}
-		if r.err == nil {
+		if e.Expires != 0 && r.err == nil {
 			entry.Expires = timeOf(e.Expires)
-		}
-		if !r.owned {
-			entry.Value = c.keep(r.value, len(c.entries)-i)
 		}
 		if !yield(entry, r.err) {
 			return false
 		}
 	}
+	if c.lost != nil {
+		yield(Entry{}, s.core.indexError(c.lost))
+		return false
+	}
 	return true
 }
 
-// read gets the lines of all entries, unless the snapshot has ended or the loop was
-// left: first it finds out where they lie, then it copies them. So many of them are on
-// their way from memory at the same time.
+// next makes the next rows, and returns false if there are none left or nobody wants
+// them. Of a snapshot that has ended they are nothing.
+func (c *chunk) next(s *Snapshot) bool {
+	c.at = c.end
+	for bytes := 0; c.end < len(c.entries) && c.end-c.at < readRows && bytes < chunkBytes; c.end++ {
+		bytes += int(c.entries[c.end].Len)
+	}
+	if c.at == c.end || c.stopped != nil && c.stopped.Load() {
+		return false
+	}
+	c.read(s)
+	c.decode(s)
+	return true
+}
+
+// read gets the lines of the rows, unless the snapshot has ended: first it finds out
+// where they lie, then it copies them. So many of them are on their way from memory at
+// the same time.
 func (c *chunk) read(s *Snapshot) {
-	c.decoded = 0
-	c.rows = slices.Grow(c.rows[:0], len(c.entries))[:len(c.entries)]
-	clear(c.rows)
+	clear(c.held[:c.end-c.at])
 	if !s.enter() {
 		return
 	}
@@ -314,9 +320,6 @@ func (c *chunk) read(s *Snapshot) {
 		c.place(&c.mapped[i])
 	}
 	for i := range c.others {
-		if c.stopped != nil && c.stopped.Load() {
-			return
-		}
 		c.readOther(s, &c.others[i])
 	}
 }
@@ -327,7 +330,7 @@ func (c *chunk) plan(s *Snapshot) {
 	c.mapped, c.parts, c.others = c.mapped[:0], c.parts[:0], c.others[:0]
 	var f *segmentFile
 	need := 0
-	for first := 0; first < len(c.entries); {
+	for first := c.at; first < c.end; {
 		t := c.stretch(first)
 		first += t.n
 		if n := c.entries[t.first].Segment; f == nil || f.number != n {
@@ -359,7 +362,7 @@ func (c *chunk) stretch(first int) stretch {
 	e := &c.entries[first]
 	start, end := int64(e.Offset), int64(e.Offset)+int64(e.Len)
 	n := 1
-	for ; first+n < len(c.entries) && end-start < chunkBytes; n++ {
+	for ; first+n < c.end && end-start < chunkBytes; n++ {
 		next := &c.entries[first+n]
 		from, to := int64(next.Offset), int64(next.Offset)+int64(next.Len)
 		if next.Segment == e.Segment && from == end && next.Len <= maxDesk {
@@ -402,9 +405,9 @@ func (c *chunk) readOther(s *Snapshot, t *stretch) {
 		at := int(int64(e.Offset) - t.start)
 		switch end := at + int(e.Len); {
 		case end <= n:
-			c.rows[i].line = c.lines[t.at+at : t.at+end]
+			c.held[i-c.at] = c.lines[t.at+at : t.at+end]
 		case at <= n: // this is the line that can't be read
-			c.rows[i] = row{err: s.core.readError(t.f, *e, err), owned: true}
+			c.rows[i].err = s.core.readError(t.f, *e, err)
 		default:
 			c.readAlone(s, t.f, i, 1)
 		}
@@ -416,25 +419,26 @@ func (c *chunk) place(t *stretch) {
 	for i := t.first; i < t.first+t.n; i++ {
 		e := &c.entries[i]
 		at := t.at + int(int64(e.Offset)-t.start)
-		c.rows[i].line = c.lines[at : at+int(e.Len)]
+		c.held[i-c.at] = c.lines[at : at+int(e.Len)]
 	}
 }
 
-// decode checks the next row's line, if it has one, and takes the value out of it.
+// decode checks the rows' lines, where they have one, and takes the values out.
 func (c *chunk) decode(s *Snapshot) {
-	e, r := &c.entries[c.decoded], &c.rows[c.decoded]
-	c.decoded++
-	if r.line == nil {
-		return
-	}
-	var v segment.View
-	if err := decodeAs(&v, r.line, e); err != nil {
-		*r = row{err: s.core.damaged(s.version.byID[e.Segment], *e, err), owned: true}
-		return
-	}
-	var plain bool
-	if r.value, plain = v.Plain(); !plain {
-		r.value, r.owned = v.AppendValue(nil), true
+	for i, line := range c.held[:c.end-c.at] {
+		if line == nil {
+			continue
+		}
+		e, r := &c.entries[c.at+i], &c.rows[c.at+i]
+		value, own, err := segment.PutValue(line, e.Seq, e.Key)
+		switch {
+		case err != nil:
+			r.err = s.core.damaged(s.version.byID[e.Segment], *e, err)
+		case own:
+			r.value = value
+		default:
+			r.value = c.keep(value, c.end-c.at-i)
+		}
 	}
 }
 
@@ -444,12 +448,12 @@ func (c *chunk) readAlone(s *Snapshot, f *segmentFile, i, n int) {
 	defer desks.Put(d)
 	for last := i + n; i < last; i++ {
 		entry, err := s.core.read(f, c.entries[i], d)
-		c.rows[i] = row{value: entry.Value, owned: true, err: err}
+		c.rows[i].value, c.rows[i].err = entry.Value, err
 	}
 }
 
-// keep copies a value to where it is the caller's; left is how many rows there are
-// yet in the chunk.
+// keep copies a value to where it is the caller's; left is how many rows may share
+// the memory.
 func (c *chunk) keep(value []byte, left int) []byte {
 	if len(value) > maxBlock/4 {
 		return slices.Clone(value)

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/annalsdb/annals/index"
@@ -136,7 +137,7 @@ func refuseNetworkFS(dir string, o *Options) error {
 
 func newStore(op *opening, lock *dirLock) *Store {
 	s := &Store{
-		core:     &core{dir: op.dir, index: op.index, clock: op.clock, closed: make(chan struct{}), lost: op.lost},
+		core:     &core{dir: op.dir, index: op.index, clock: op.clock, closed: make(chan struct{}), ended: new(atomic.Bool), lost: op.lost},
 		opts:     op.opts,
 		id:       op.manifest.Store,
 		lock:     lock,
@@ -198,6 +199,7 @@ func (s *Store) Close() (err error) {
 		if err = s.log.Close(); err == nil {
 			s.checkpointAtClose()
 		}
+		s.ended.Store(true)
 		close(s.closed)
 		s.news.broadcast()
 		err = errors.Join(err, s.files.close(), s.lock.release())

@@ -14,25 +14,22 @@ type cursor struct {
 	source
 	list []Entry // at hand, what is left, in the order of the walk
 	some int     // how many to take next
-	room *room
+	most int     // and how many at the most
+	room []Entry // memory for the list
+
+	run   runSource // one of the two is the source
+	table tableSource
 }
 
 // source is where a cursor takes its entries from.
 type source interface {
-	// take returns the next entries in the order of the walk: some, and n at most if
-	// it can choose; none at the end. They lie in r. One without a segment says that
-	// its key is not there.
-	take(n int, r *room) ([]Entry, error)
+	// take appends the next entries in the order of the walk to list: some, and n at
+	// most if it can choose; none at the end. One without a segment says that its key is
+	// not there.
+	take(list []Entry, n int) ([]Entry, error)
 }
 
-// room is memory for entries that were taken apart.
-type room struct {
-	list []Entry
-	keys []byte
-	ends []int // of each key in keys
-}
-
-var rooms = sync.Pool{New: func() any { return new(room) }}
+var cursors = sync.Pool{New: func() any { return new(cursor) }}
 
 // fewTaken is how many entries a cursor takes first; then it takes twice as many
 // each time, up to manyTaken: walks are often short.
@@ -41,14 +38,16 @@ const (
 	manyTaken = 128
 )
 
-func newCursor(s source) *cursor {
-	return &cursor{source: s, some: fewTaken, room: rooms.Get().(*room)}
-}
-
-// load makes sure that there is an entry at hand, unless all are used.
-func (c *cursor) load() (err error) {
+// load makes sure that there is an entry at hand, unless all are used. n is how many
+// its user wants of all cursors.
+func (c *cursor) load(n int) (err error) {
 	if len(c.list) == 0 {
-		c.list, err = c.take(c.some, c.room)
+		if c.source == &c.table {
+			c.some = max(fewTaken, min(n, manyTaken))
+		}
+		c.room, err = c.take(c.room[:0], c.some)
+		c.most = max(c.most, len(c.room))
+		c.list = c.room
 		c.some = min(2*c.some, max(manyTaken, c.some))
 	}
 	return err
@@ -56,28 +55,9 @@ func (c *cursor) load() (err error) {
 
 // free gives back the memory of a cursor that is used no more.
 func (c *cursor) free() {
-	clear(c.room.list)
-	rooms.Put(c.room)
-	c.list, c.room = nil, nil
-}
-
-func (r *room) reset(n, keys int) {
-	r.list, r.keys, r.ends = slices.Grow(r.list[:0], n), slices.Grow(r.keys[:0], keys), slices.Grow(r.ends[:0], n)
-}
-
-func (r *room) add(e Entry, key []byte) {
-	r.keys = append(r.keys, key...)
-	r.ends = append(r.ends, len(r.keys))
-	r.list = append(r.list, e)
-}
-
-// named gives the entries their keys, which share one string.
-func (r *room) named() []Entry {
-	keys, begin := string(r.keys), 0
-	for i, end := range r.ends {
-		r.list[i].Key, begin = keys[begin:end], end
-	}
-	return r.list
+	clear(c.room[:c.most])
+	*c = cursor{room: c.room[:0]}
+	cursors.Put(c)
 }
 
 // runSource is a run of an overlay.
@@ -87,8 +67,10 @@ type runSource struct {
 	back bool
 }
 
-// source returns the keys of a run from one key up to another; nil if there are none.
-func (o *overlay) source(r run, from, to string, reverse bool) *runSource {
+// cursor returns a cursor over the keys of a run from one key up to another; nil if
+// there are none. Of among entries at large it takes its share first.
+func (o *overlay) cursor(r run, from, to string, reverse bool, among int) *cursor {
+	share := 1 + fewTaken*len(r)/max(among, len(r), 1)
 	if to != "" {
 		r = r[:o.from(r, to)]
 	}
@@ -98,32 +80,45 @@ func (o *overlay) source(r run, from, to string, reverse bool) *runSource {
 	if len(r) == 0 {
 		return nil
 	}
-	return &runSource{o: o, rest: r, back: reverse}
+	c := cursors.Get().(*cursor)
+	c.run = runSource{o: o, rest: r, back: reverse}
+	c.source, c.some = &c.run, share
+	return c
 }
 
 // take takes many changes in one loop: they lie scattered over memory, and so some of
-// them are on their way at a time.
-func (s *runSource) take(n int, r *room) ([]Entry, error) {
+// them are on their way at a time. Their keys share one string.
+func (s *runSource) take(list []Entry, n int) ([]Entry, error) {
 	n = min(n, len(s.rest))
-	r.reset(n, 0)
-	for i := range n {
-		at := i
-		if s.back {
-			at = len(s.rest) - 1 - i
-		}
-		b := s.o.at(s.rest[at])
+	refs := s.rest[:n]
+	if s.back {
+		refs = s.rest[len(s.rest)-n:]
+	}
+	list = slices.Grow(list, n)
+	first, size := len(list), 0
+	for _, r := range refs {
+		b := s.o.at(r)
 		e, deleted := entryOf(b)
 		if deleted {
 			e.Segment = 0
 		}
-		r.add(e, keyOf(b))
+		list = append(list, e)
+		size += len(keyOf(b))
+	}
+	var keys strings.Builder
+	keys.Grow(size)
+	for i, r := range refs {
+		begin := keys.Len()
+		keys.Write(keyOf(s.o.at(r)))
+		list[first+i].Key = keys.String()[begin:]
 	}
 	if s.back {
 		s.rest = s.rest[:len(s.rest)-n]
+		slices.Reverse(list[first:])
 	} else {
 		s.rest = s.rest[n:]
 	}
-	return r.named(), nil
+	return list, nil
 }
 
 // tableSource is the pages of a table.
@@ -136,11 +131,14 @@ type tableSource struct {
 	left     int    // entries in rest
 }
 
-// source returns the keys from one up to another.
-func (t *Table) source(from, to string, reverse bool) (*tableSource, error) {
-	s := &tableSource{t: t, from: from, to: to, back: reverse, page: -1}
+// cursor returns a cursor over the keys from one up to another.
+func (t *Table) cursor(from, to string, reverse bool) (*cursor, error) {
+	c := cursors.Get().(*cursor)
+	c.table = tableSource{t: t, from: from, to: to, back: reverse, page: -1}
+	c.source, c.some = &c.table, fewTaken
+	s := &c.table
 	if t.Len() == 0 {
-		return s, nil
+		return c, nil
 	}
 	start := from
 	if reverse {
@@ -150,7 +148,8 @@ func (t *Table) source(from, to string, reverse bool) (*tableSource, error) {
 	case start != "":
 		n, err := t.find(start)
 		if err != nil {
-			return s, err
+			c.free()
+			return nil, err
 		}
 		s.page = int64(n)
 	case reverse:
@@ -158,58 +157,97 @@ func (t *Table) source(from, to string, reverse bool) (*tableSource, error) {
 	default:
 		s.page = 0
 	}
-	return s, nil
+	return c, nil
 }
 
-func (s *tableSource) take(n int, r *room) (list []Entry, err error) {
-	for len(list) == 0 && (s.left > 0 || s.page >= 0 && s.page < int64(s.t.t.dataPages)) {
+func (s *tableSource) take(list []Entry, n int) ([]Entry, error) {
+	first := len(list)
+	for len(list) == first && (s.left > 0 || s.page >= 0 && s.page < int64(s.t.t.dataPages)) {
 		at := s.page
 		if s.left > 0 {
 			at--
 		}
-		if list, err = s.parse(n, r); err != nil {
+		var err error
+		if list, err = s.parse(list, n); err != nil {
 			s.left, s.page = 0, -1
 			if e, ok := err.(*TableError); ok {
-				return nil, e
+				return list[:first], e
 			}
-			return nil, damaged(uint32(at), err.Error())
+			return list[:first], damaged(uint32(at), err.Error())
 		}
-		list = s.within(list)
+		list = append(list[:first], s.within(list[first:])...)
 	}
 	if s.back {
-		slices.Reverse(list)
+		slices.Reverse(list[first:])
 	}
 	if s.t.gone != nil {
-		for i := range list {
-			if s.t.isGone(list[i].Segment) {
-				list[i].Segment = 0
+		for i := range list[first:] {
+			if e := &list[first+i]; s.t.isGone(e.Segment) {
+				e.Segment = 0
 			}
 		}
 	}
 	return list, nil
 }
 
-// parse takes n entries of a page apart, after all of those before are used; of the
-// next page if there are none left. Backwards it takes a page as a whole, since the
+// parse takes up to n entries of a page apart, after all of those before are used; of
+// the next page if there are none left. Backwards it takes a page as a whole, since the
 // way through it leads forwards.
-func (s *tableSource) parse(n int, r *room) (list []Entry, err error) {
+//
+// The bytes are copied first, and taken apart where they were copied to: what they say
+// of keys needs no memory of its own then, and no guard against faults.
+func (s *tableSource) parse(list []Entry, n int) ([]Entry, error) {
+	for {
+		text, whole, err := s.text(n)
+		if err != nil {
+			return list, err
+		}
+		if s.back {
+			n = s.left
+		}
+		first := len(list)
+		list, size, err := s.t.decode(list, text, min(n, s.left))
+		if err == errEntry && !whole {
+			if len(list) == first {
+				n = s.left // one of them is longer than all the others: the page as a whole
+				continue
+			}
+			err = nil
+		}
+		s.rest, s.left = s.rest[size:], s.left-(len(list)-first)
+		return list, err
+	}
+}
+
+// text copies what is about n entries of the page at hand, or of the next one if there
+// are none left; whole says whether it is the page to its end.
+func (s *tableSource) text(n int) (text string, whole bool, err error) {
 	defer catch(s.t, &err, debug.SetPanicOnFault(true))
-	from := s.from
 	if s.left == 0 {
 		p, err := s.t.page(uint32(s.page), dataPage)
 		if err != nil {
-			return nil, err
+			return "", false, err
 		}
 		s.rest, s.left = p[pageHead:pageBytes], pageCount(p)
 		s.page++
+		if s.back {
+			s.page -= 2
+		} else if s.from != "" {
+			if s.rest, s.left, err = skipTo(s.rest, s.left, s.from); err != nil {
+				return "", false, err
+			}
+			s.from = "" // all that follows is behind it
+		}
 	}
-	if s.back {
-		s.page -= 2
-		n, from = s.left, "" // within must see that this page is the last one
+	size := len(s.rest)
+	if n < s.left && !s.back {
+		size = min(size, size*n/s.left+spareText)
 	}
-	s.rest, s.left, err = s.t.decode(s.rest, s.left, n, from, r)
-	return r.list, err
+	return string(s.rest[:size]), size == len(s.rest), nil
 }
+
+// spareText is how much more of a page is copied than so many entries have on average.
+const spareText = 64
 
 // within cuts off what lies outside the range, and ends the walk there.
 func (s *tableSource) within(list []Entry) []Entry {

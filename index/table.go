@@ -293,25 +293,26 @@ var (
 	errOrdinal = errors.New("an entry in no segment")
 )
 
-// decode takes up to n of the entries at the beginning of b apart, but for keys
-// below from, and returns what is left.
-func (t *Table) decode(b []byte, count, n int, from string, r *room) (rest []byte, left int, err error) {
-	r.reset(min(n, count), len(b))
-	raw := rawEntry{}
-	for before := true; count > 0 && len(r.list) < n; count-- {
-		var whole bool
-		if b, whole = parseEntry(b, &raw); !whole {
-			return nil, 0, errEntry
-		}
-		if before = before && string(raw.key) < from; before {
-			continue
-		}
-		e, ok := t.entry(&raw, "")
+// decode appends the first n of the entries in the text of a page to list, and returns
+// how long they are. Their keys point into the text. After an error list has those
+// before it.
+func (t *Table) decode(list []Entry, text string, n int) (_ []Entry, size int, err error) {
+	list = slices.Grow(list, n)
+	b := text
+	for range n {
+		list = list[:len(list)+1]
+		e := &list[len(list)-1]
+		rest, ordinal, ok := parseText(b, e)
 		if !ok {
-			return nil, 0, errOrdinal
+			err = errEntry
+		} else if ordinal >= uint64(len(t.segments)) {
+			err = errOrdinal
 		}
-		r.add(e, raw.key)
+		if err != nil {
+			return list[:len(list)-1], len(text) - len(b), err
+		}
+		e.Segment = t.segments[ordinal]
+		b = rest
 	}
-	r.named()
-	return b, count, nil
+	return list, len(text) - len(b), nil
 }

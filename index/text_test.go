@@ -1,0 +1,133 @@
+package index
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// anyEntry has numbers of any length, and now and then a long key or an expiry.
+func anyEntry(rnd *rand.Rand, key string) Entry {
+	e := Entry{Key: key, Seq: 1 + rnd.Uint64N(1<<(1+rnd.IntN(52))), Pos: Pos{
+		Segment: 1 + rnd.Uint64N(300), Offset: uint32(rnd.Uint64N(1 << (1 + rnd.IntN(31)))), Len: uint32(rnd.Uint64N(1 << (1 + rnd.IntN(30))))}}
+	if rnd.IntN(9) == 0 {
+		e.Expires = int64(rnd.Uint64()) >> rnd.IntN(60)
+	}
+	return e
+}
+
+func anyKey(rnd *rand.Rand) string {
+	return strings.Repeat("x", []int{0, 3, 3, 3, 16, 16, 127, 128, 900}[rnd.IntN(9)]) + fmt.Sprint(rnd.IntN(1000))
+}
+
+// All that reads entries of a page says the same of them.
+func TestEntriesAreTakenApartAlike(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(3, 3))
+	short := 0
+	for range 100_000 {
+		e := anyEntry(rnd, anyKey(rnd))
+		ordinal := rnd.Uint64N(1 << rnd.IntN(20))
+		b := appendEntry(nil, &e, ordinal)
+		size := len(b)
+		b = append(b, make([]byte, rnd.IntN(30))...)
+
+		got := Entry{Pos: Pos{Segment: e.Segment}}
+		rest, o, ok := parseText(string(b), &got)
+		require.True(t, ok)
+		require.Equal(t, e, got)
+		require.Equal(t, ordinal, o)
+		require.Len(t, rest, len(b)-size)
+
+		if key, n := head(b); key != nil {
+			short++
+			require.Equal(t, e.Key, string(key))
+			require.Equal(t, size, n)
+		}
+		for range 3 {
+			cut := rnd.IntN(size)
+			_, _, ok := parseText(string(b[:cut]), &got)
+			require.False(t, ok, "%d of %d bytes", cut, size)
+		}
+	}
+	require.Greater(t, short, 20_000)
+}
+
+// However many entries are asked for at a time, and whatever lies in which level, a walk
+// gives all of them once.
+func TestWalksTakeAnyNumberAtATime(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(4, 4))
+	for round := range 30 {
+		want := map[string]Entry{}
+		for range 1 + rnd.IntN(3000) {
+			key := anyKey(rnd)
+			want[key] = anyEntry(rnd, key)
+		}
+		list := sorted(want)
+		tab, err := OpenTable(writeTable(t, list, ""))
+		require.NoError(t, err)
+		x := newIndex(tab)
+		for seq := uint64(1 << 53); round%3 > 0 && seq < 1<<53+200; seq++ {
+			e := anyEntry(rnd, anyKey(rnd))
+			e.Seq = seq
+			if rnd.IntN(3) == 0 {
+				delete(want, e.Key)
+				x.levels.Load().top.put(&e, true)
+			} else {
+				want[e.Key] = e
+				x.levels.Load().top.put(&e, false)
+			}
+			if round%3 == 2 && rnd.IntN(50) == 0 {
+				x.mu.Lock()
+				x.freezeLocked()
+				x.mu.Unlock()
+			}
+		}
+		list = sorted(want)
+		s := x.Snapshot()
+		for range 40 {
+			from, to, reverse := bound(rnd, list), bound(rnd, list), rnd.IntN(2) == 0
+			var expected, got []Entry
+			for _, e := range list {
+				if e.Key >= from && (to == "" || e.Key < to) {
+					expected = append(expected, e)
+				}
+			}
+			if reverse {
+				slices.Reverse(expected)
+			}
+			w := s.Walk(from, to, reverse)
+			for n, before := 1+rnd.IntN(5), -1; before < len(got); n = 1 + rnd.IntN(1<<rnd.IntN(10)) {
+				before = len(got)
+				got, err = w.Next(got, n)
+				require.NoError(t, err)
+				require.LessOrEqual(t, len(got)-before, n)
+			}
+			w.Close()
+			require.True(t, slices.Equal(expected, got), "%q to %q, %v", from, to, reverse)
+		}
+	}
+}
+
+func sorted(m map[string]Entry) (list []Entry) {
+	for _, e := range m {
+		list = append(list, e)
+	}
+	slices.SortFunc(list, func(a, b Entry) int { return strings.Compare(a.Key, b.Key) })
+	return list
+}
+
+func TestRunsGiveFewEntriesToShortWalks(t *testing.T) {
+	o := newOverlay()
+	for i := range 1000 {
+		o.put(&Entry{Key: fmt.Sprintf("%04d", i), Seq: uint64(i + 1), Pos: Pos{Segment: 1}}, false)
+	}
+	r := o.sortedLocked(o.end)[0]
+	require.Equal(t, 1, o.cursor(r, "0500", "", false, math.MaxInt).some)
+	require.Equal(t, 1+fewTaken, o.cursor(r, "0500", "", false, 1000).some)
+	require.Equal(t, 1+fewTaken, o.cursor(r, "", "", false, 0).some)
+}
