@@ -1041,7 +1041,7 @@ func TestNoCheckpointWhileEntriesAreMoved(t *testing.T) {
 // Close ends a checkpoint that is under way, and makes one itself.
 func TestCloseSavesTheIndexThoughItEndsACheckpoint(t *testing.T) {
 	hooks, opts := newHookFS(), saving()
-	opts.FS = hooks
+	opts.FS, opts.Checkpoint = hooks, 2
 	db := open(t, opts)
 	put(t, db, "k", "1")
 	var once sync.Once
@@ -1056,12 +1056,11 @@ func TestCloseSavesTheIndexThoughItEndsACheckpoint(t *testing.T) {
 		return nil
 	}
 	hooks.onWrite.Store(&wait)
-	db.opts.Checkpoint = 1
-	db.checkpoints.note(1, 1)
+	put(t, db, "l", "1") // the second change
 	<-busy
 	require.NoError(t, db.Close())
 	again := openAt(t, db.dir, opts)
-	require.EqualValues(t, 1, again.Recovery().Indexed)
+	require.EqualValues(t, 2, again.Recovery().Indexed)
 }
 
 func TestCheckpointOfAFailedStoreChangesNothing(t *testing.T) {

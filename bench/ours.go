@@ -31,7 +31,8 @@ func killed(t *task, emit func(result)) error {
 }
 
 // fill fills a store and writes on, and prints a line when it is full: the parent
-// kills it then.
+// kills it half a second later. Until then each contestant puts as much, which they
+// all can: who puts faster would have more to read again.
 func fill(t *task, emit func(result)) error {
 	db, err := openPeer(t.Contestant, t.Dir, setup{durability: lazy, writers: 1})
 	if err != nil {
@@ -41,7 +42,11 @@ func fill(t *task, emit func(result)) error {
 		return err
 	}
 	emit(result{Workload: "full"})
+	begun := time.Now()
 	for i := 0; ; i++ {
+		if i%200 == 0 { // 200,000 a second
+			time.Sleep(time.Until(begun.Add(time.Duration(i) * 5 * time.Microsecond)))
+		}
 		if err := db.Put(key(i%t.Keys), value(i, t.Value)); err != nil {
 			return err
 		}
