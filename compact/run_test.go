@@ -310,6 +310,25 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// Keys that are divided between two cores are all there, also the one at which they are.
+func TestDividedKeysAreAllThere(t *testing.T) {
+	for count := 20; count < 40; count++ {
+		b := newBench(t, 300)
+		b.job.Parallel, b.job.shrink = true, 1<<12
+		for input := range 2 {
+			var records []segment.Record
+			for i := range count {
+				records = append(records, segment.Record{Kind: segment.Put, Name: fmt.Sprintf("%02d", (i*7+input)%count), Value: []byte(`1`)})
+			}
+			b.input(false, records...)
+		}
+		result, err := b.run()
+		require.NoError(t, err)
+		require.Greater(t, len(result.Outputs), 1)
+		b.check(result, nil)
+	}
+}
+
 // someInputs makes random inputs. Samples from each of cuts on are in another output.
 func (b *bench) someInputs(rng *rand.Rand) (cuts []uint64) {
 	for range 1 + rng.IntN(4) {
