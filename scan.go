@@ -33,7 +33,7 @@ const maxBlock = 1 << 10
 // Scan yields the keys of a range with their values. A value that can't be read
 // is yielded as an error with the entry's Key, and the loop may go on behind it.
 // Values are the caller's; short ones of neighbouring rows may share 1 KiB of memory,
-// which stays as long as one of them does.
+// which stays as long as one of them does, and keys 4 KiB.
 func (s *Snapshot) Scan(r Range) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		from, to, empty := r.bounds()
