@@ -231,39 +231,17 @@ func (v *version) letGo() {
 	if v.gone.Swap(true) {
 		return // two may see the end
 	}
-	var unheld []*segmentFile
 	for _, f := range v.byID {
-		if f.versions.Add(-1) == 0 {
-			unheld = append(unheld, f)
+		if f.versions.Add(-1) > 0 {
+			continue
+		}
+		if err := f.Close(); err != nil {
+			v.files.note(err)
+		}
+		if f.retired.Load() {
+			v.files.remove(f)
 		}
 	}
-	v.files.end(unheld)
-}
-
-// enders is how many files are removed at a time: to free the blocks of a large one takes
-// milliseconds, and longer where the disk is told of it.
-const enders = 8
-
-// end closes files, and removes those that are retired.
-func (fs *files) end(unheld []*segmentFile) {
-	var next atomic.Int64
-	work := func() {
-		for i := next.Add(1); i <= int64(len(unheld)); i = next.Add(1) {
-			f := unheld[i-1]
-			if err := f.Close(); err != nil {
-				fs.note(err)
-			}
-			if f.retired.Load() {
-				fs.remove(f)
-			}
-		}
-	}
-	var others sync.WaitGroup
-	for range min(len(unheld), enders) - 1 {
-		others.Go(work)
-	}
-	work()
-	others.Wait()
 }
 
 // note keeps an error for close.
