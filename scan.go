@@ -22,7 +22,8 @@ const (
 	keysChunk  = 256
 	readRows   = 128
 	chunkBytes = 256 << 10
-	aheadRows  = 256 // so many rows must be left for another goroutine to be worth it
+	aheadBytes = 1 << 20 // of lines, or more by the last part, are made ahead in a chunk
+	aheadRows  = 256     // so many rows must be left for another goroutine to be worth it
 )
 
 // maxBlock is how much memory the values of neighbouring rows may share: allocating
@@ -131,7 +132,7 @@ func (s *Snapshot) scanAhead(w *index.Walk, left int, yield func(Entry, error) b
 
 // ahead is a goroutine that reads ahead. Three chunks go round: one in its hands,
 // one that is ready, one of which the rows are yielded. It makes rows as long as the
-// loop is busy with others; as soon as the loop waits for rows it gets the chunk as it
+// loop is busy with others, unless they are long; as soon as the loop waits for rows it gets the chunk as it
 // is, and makes the rest itself. So neither waits for the other for long, whatever the
 // loop does with a row.
 type ahead struct {
@@ -168,7 +169,7 @@ func (a *ahead) run(w *index.Walk, left int) {
 		c.fill(a.s, w, min(fullChunk, left))
 		left -= len(c.entries)
 		c.last = c.last || left == 0
-		for !a.hungry.Load() && c.next(a.s) {
+		for !a.hungry.Load() && c.made < aheadBytes && c.next(a.s) {
 		}
 		select {
 		case a.ready <- c:
@@ -192,6 +193,7 @@ type chunk struct {
 
 	rows    []row            // of the entries
 	at, end int              // of the entries whose rows are made at the moment
+	made    int              // bytes of the lines up to there
 	held    [readRows][]byte // their lines, which are not yet checked
 	lines   []byte           // room for them
 	mapped  []stretch        // of entries in segments that are mapped
@@ -237,7 +239,7 @@ func (c *chunk) free() {
 // fill is take for entries with rows, none of which is made yet.
 func (c *chunk) fill(s *Snapshot, w *index.Walk, n int) {
 	c.take(s, w, n)
-	c.at, c.end = 0, 0
+	c.at, c.end, c.made = 0, 0, 0
 	c.rows = slices.Grow(c.rows[:0], len(c.entries))[:len(c.entries)]
 	clear(c.rows)
 }
@@ -268,6 +270,7 @@ func (c *chunk) yield(s *Snapshot, yield func(Entry, error) bool) bool {
 	shut, closed := s.core.ended, &s.closed
 	for i := range c.entries {
 		if i == c.end {
+			clear(c.rows[:i]) // long values are not held until the chunk ends
 			c.next(s)
 		}
 		if shut.Load() || closed.Load() {
@@ -294,8 +297,8 @@ func (c *chunk) yield(s *Snapshot, yield func(Entry, error) bool) bool {
 // them. Of a snapshot that has ended they are nothing.
 func (c *chunk) next(s *Snapshot) bool {
 	c.at = c.end
-	for bytes := 0; c.end < len(c.entries) && c.end-c.at < readRows && bytes < chunkBytes; c.end++ {
-		bytes += int(c.entries[c.end].Len)
+	for most := c.made + chunkBytes; c.end < len(c.entries) && c.end-c.at < readRows && c.made < most; c.end++ {
+		c.made += int(c.entries[c.end].Len)
 	}
 	if c.at == c.end || c.stopped != nil && c.stopped.Load() {
 		return false
