@@ -263,20 +263,41 @@ func (in *intake) rename(name, taken string) error {
 	return in.fsys.Rename(in.path(name), in.path(taken))
 }
 
-// list lists the items that producers have put there, in the order of their names.
+// list lists the items that producers have put there, in the order of their names. A
+// listing may miss an item that came while it was made, and have one that came after
+// that. So there are two, and the second counts, up to the last name of the first:
+// what came before that one did was there when the second began.
 func (in *intake) list() error {
+	first, err := in.items()
+	if err != nil || len(first) == 0 {
+		return err
+	}
+	second, err := in.items()
+	if err != nil {
+		return err
+	}
+	n, found := slices.BinarySearch(second, first[len(first)-1])
+	if found {
+		n++
+	}
+	in.listed = second[:n]
+	return nil
+}
+
+// items lists the spool.
+func (in *intake) items() (list []string, err error) {
 	entries, err := in.fsys.ReadDir(in.spool)
 	for _, entry := range entries {
 		name := entry.Name()
 		switch {
 		case strings.HasPrefix(name, "."), strings.HasSuffix(name, ".tmp"):
 		case entry.Type().IsRegular():
-			in.listed = append(in.listed, name)
+			list = append(list, name)
 		case name != rejectedDir || !entry.IsDir():
 			in.passOver(entry)
 		}
 	}
-	return err
+	return list, err
 }
 
 // passOver says once that something that looks like an item is none. It is not opened:

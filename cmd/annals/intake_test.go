@@ -278,6 +278,49 @@ func TestAnItemUnderAUsedNameIsAnother(t *testing.T) {
 	}
 }
 
+// hidingFS is a file system of which one listing of the spool misses an item that came
+// while it was made, though it has one that came later.
+type hidingFS struct {
+	*faultfs.FS
+	hide string
+}
+
+func (h *hidingFS) ReadDir(name string) ([]fs.DirEntry, error) {
+	entries, err := h.FS.ReadDir(name)
+	return slices.DeleteFunc(entries, func(e fs.DirEntry) bool {
+		hidden := name == memSpool && e.Name() == h.hide
+		if hidden {
+			h.hide = ""
+		}
+		return hidden
+	}), err
+}
+
+func TestItemsAreTakenInOrderThoughAListingMissesOne(t *testing.T) {
+	f := &hidingFS{FS: spoolOf(t, 3)}
+	store, err := annals.Open(memStore, &annals.Options{FS: f.FS, SegmentSize: memSegment})
+	must(t, err)
+	in := &intake{store: store, fsys: f, spool: memSpool, maxValue: 1 << 20, warn: t.Logf}
+	must(t, in.open())
+	f.hide = "item-01"
+	must(t, errors.Join(in.run(t.Context(), false, 0), in.close()))
+	if f.hide != "" {
+		t.Fatal("no listing has missed the item")
+	}
+	n := 0
+	for sample, err := range store.Samples("s", annals.Window{}) {
+		must(t, err)
+		if want := fmt.Sprintf(`"%d.%d`, n/2, n%2); !strings.HasPrefix(string(sample.Value), want) {
+			t.Errorf("%.10s is number %d", sample.Value, n)
+		}
+		n++
+	}
+	if n != 6 {
+		t.Errorf("%d samples", n)
+	}
+	must(t, store.Close())
+}
+
 // Two intakes at once: the second one is told, and takes nothing.
 func TestOneIntakeTakesFromASpool(t *testing.T) {
 	f := spoolOf(t, 2)
