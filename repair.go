@@ -126,16 +126,14 @@ func (r *repairer) run() error {
 	if err := r.look(); err != nil {
 		return err
 	}
-	for _, u := range r.source.unread {
-		r.damaged(&CorruptError{Path: u.path, Offset: u.offset, Reason: fmt.Sprintf("bytes can't be read and are taken for zeros: %v", u.err)})
-	}
+	unread := r.source.unread
 	if err := r.judge(); err != nil {
 		return err
 	}
+	if len(r.saved) == 0 && len(unread) > 0 {
+		return fmt.Errorf("annals: no line in %q can be read: %w", r.dir, unread[0].err)
+	}
 	if r.manifest.Store == "" {
-		if len(r.saved) == 0 && len(r.source.unread) > 0 {
-			return fmt.Errorf("annals: no line in %q can be read: %w", r.dir, r.source.unread[0].err)
-		}
 		if len(r.saved) == 0 {
 			return fmt.Errorf("%w: no line in %q is whole", ErrNotStore, r.dir)
 		}
@@ -148,6 +146,9 @@ func (r *repairer) run() error {
 	}
 	r.report.Store = r.manifest.Store
 	r.account()
+	for _, u := range unread {
+		r.explain(u)
+	}
 	return r.make()
 }
 

@@ -47,6 +47,22 @@ func (r *repairer) account() {
 	r.accountCommits()
 }
 
+// explain says of bytes that could not be read what was lost by that.
+func (r *repairer) explain(u unreadable) {
+	reason := fmt.Sprintf("bytes can't be read and are taken for zeros: %v", u.err)
+	lost := (*CorruptError)(nil) // the last that begins before these bytes
+	for _, e := range r.report.Lost {
+		if e.Path == u.path && e.Offset <= u.offset && (lost == nil || e.Offset > lost.Offset) {
+			lost = e
+		}
+	}
+	if lost == nil {
+		r.damaged(&CorruptError{Path: u.path, Offset: u.offset, Reason: reason})
+		return
+	}
+	lost.Reason += "; " + reason
+}
+
 // reached makes sure that no number up to this one is given again.
 func (r *repairer) reached(seq uint64) { r.manifest.Seq = max(r.manifest.Seq, min(seq, maxNumber)+1) }
 

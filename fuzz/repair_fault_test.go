@@ -186,7 +186,7 @@ func TestRepairReadsAroundBadSectors(t *testing.T) {
 		again.Inject(nil)
 		require.Less(t, report.Records, clean.Records)
 		said := false
-		for _, e := range report.Damage {
+		for _, e := range report.Lost {
 			said = said || e.Path == bad && strings.Contains(e.Reason, syscall.EIO.Error())
 		}
 		require.True(t, said, "%+v", report)
