@@ -56,6 +56,7 @@ type traced struct {
 	role     string // what it was on: see roleOf
 	result   string
 	injected bool
+	nth      int // of its thread's calls of this kind
 }
 
 func (c traced) site() string { return c.call + " of " + c.role }
@@ -86,7 +87,8 @@ func readTrace(t testing.TB, trace, dir string) (list []traced, most map[string]
 			}
 			c := traced{when: m[1], call: family(m[2]), args: m[3], result: m[4], injected: strings.HasSuffix(m[4], "(INJECTED)")}
 			thread[c.call]++
-			most[c.call] = max(most[c.call], thread[c.call])
+			c.nth = thread[c.call]
+			most[c.call] = max(most[c.call], c.nth)
 			if c.role = roleOf(c.call, m[3], dir); c.role != "" {
 				list = append(list, c)
 			}
@@ -194,6 +196,7 @@ type prepared struct {
 	dir  string
 	h    *history
 	most map[string]int // calls of a thread, when nothing interferes
+	seen []traced       // those on files of the store or the copy
 }
 
 // again makes the scenario's start in a directory of its own.
@@ -214,7 +217,7 @@ func prepare(t *testing.T, h *history, s scenario) *prepared {
 	}
 	r := p.run(t, h.clone(h.rnd), injection{})
 	require.Zero(t, r.code, r.stderr)
-	p.most = r.most
+	p.most, p.seen = r.most, r.trace
 	return p
 }
 
@@ -299,10 +302,10 @@ func (x *interference) run(t *testing.T) {
 	list := plan(rnd, all, x.calls, x.kinds)
 	inParallel(t, rnd, len(list), func(t *testing.T, n int, rnd *rand.Rand) { x.try(t, list[n], rnd) })
 	for tries := 0; len(x.missing()) > 0 && tries < 50 && !t.Failed(); tries++ {
-		more := plan(rnd, all, x.calls, x.kinds)
 		for _, site := range x.missing() {
-			fitting := slices.DeleteFunc(slices.Clone(more), func(c planned) bool { return family(c.i.call) != strings.Fields(site)[0] })
-			x.try(t, fitting[rnd.IntN(len(fitting))], rnd)
+			aimed := x.aimed(all, site)
+			require.NotEmpty(t, aimed, "no scenario has a call like %q", site)
+			x.try(t, aimed[rnd.IntN(len(aimed))], rnd)
 		}
 	}
 	var table strings.Builder
@@ -311,6 +314,24 @@ func (x *interference) run(t *testing.T) {
 	}
 	t.Logf("%d cases in %d runs; what was hit:%s", x.cases, len(list), &table)
 	require.Empty(t, x.missing(), "never hit")
+}
+
+// aimed returns cases that hit a site, if work falls to threads as it did when nothing
+// interfered. Any call of that kind would do, but those on some files are rare: of a
+// hundred opened at random none may be a temporary one.
+func (x *interference) aimed(all []*prepared, site string) (list []planned) {
+	for _, p := range all {
+		for _, c := range p.seen {
+			if c.site() != site {
+				continue
+			}
+			call := x.calls[slices.IndexFunc(x.calls, func(call string) bool { return family(call) == c.call })]
+			for _, kind := range x.kinds {
+				list = append(list, planned{p, injection{call, kind.what, strconv.Itoa(c.nth) + kind.when}})
+			}
+		}
+	}
+	return list
 }
 
 // missing returns the sites that must be hit and were not.
@@ -362,6 +383,10 @@ func TestFailingSystemCalls(t *testing.T) {
 	x := interference{calls: calls, kinds: kinds, mustHit: mustHit}
 	x.judge = func(t testing.TB, p *prepared, r result, i injection, h *history) {
 		require.Zero(t, r.signal)
+		if p.name == "repair" && r.code == 1 {
+			p.judgeLosses(t, r, h)
+			return
+		}
 		if r.code != 0 {
 			why := map[string]string{"error=EIO": "input/output error", "error=ENOSPC": "no space left on device"}
 			r.failed(t, why[i.what])
@@ -375,6 +400,17 @@ func TestFailingSystemCalls(t *testing.T) {
 		p.judge(t, r, h)
 	}
 	x.run(t)
+}
+
+// judgeLosses is for a repair that could not read everything: it saved what it could,
+// and says what is lost and why.
+func (p *prepared) judgeLosses(t testing.TB, r result, h *history) {
+	for _, c := range r.hit {
+		require.Equal(t, "pread64 of segment", c.site(), "that is no reason to lose a record")
+	}
+	require.Regexp(t, `(?m)^lost: .*input/output error`, r.stdout)
+	h.complete(t, r.dir)
+	require.Contains(t, must(t, "verify", r.dest), "no damage")
 }
 
 // A system call that a signal interrupts is made again, and nobody notices.
@@ -402,14 +438,20 @@ func TestKilledAtSystemCalls(t *testing.T) {
 }
 
 // nothingAfterAFailedSync makes sure that no record was written once a sync had
-// failed on which records depend.
+// failed on which records depend. Where it was not the log that syncs, which does so by
+// fdatasync, one write may have been on its way in another thread.
 func nothingAfterAFailedSync(t testing.TB, r result) {
 	t.Helper()
-	failed := false
+	failed, may := false, 0
 	for _, c := range r.trace {
-		failed = failed || c.injected && (c.call == "fdatasync" || c.call == "fsync") && !strings.HasSuffix(c.result, "EINTR (Interrupted system call) (INJECTED)")
-		if failed && c.call == "pwrite64" && c.role == "segment" {
-			require.Fail(t, "a segment was written after a sync had failed", "%+v", c)
+		switch {
+		case c.injected && c.call == "fdatasync":
+			failed, may = true, 0
+		case c.injected && c.call == "fsync" && !failed:
+			failed, may = true, 1
+		case failed && c.call == "pwrite64" && c.role == "segment":
+			may--
+			require.GreaterOrEqual(t, may, 0, "a segment was written after a sync had failed: %+v", c)
 		}
 	}
 }
