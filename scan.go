@@ -132,9 +132,9 @@ func (s *Snapshot) scanAhead(w *index.Walk, left int, yield func(Entry, error) b
 
 // ahead is a goroutine that reads ahead. Three chunks go round: one in its hands,
 // one that is ready, one of which the rows are yielded. It makes rows as long as the
-// loop is busy with others, unless they are long; as soon as the loop waits for rows it gets the chunk as it
-// is, and makes the rest itself. So neither waits for the other for long, whatever the
-// loop does with a row.
+// loop is busy with others, unless they are long; as soon as the loop waits for rows it
+// gets the chunk as it is, and makes the rest itself. So neither waits for the other for
+// long, whatever the loop does with a row.
 type ahead struct {
 	s       *Snapshot
 	ready   chan *chunk   // to be yielded

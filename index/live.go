@@ -160,8 +160,15 @@ type livePart struct {
 	t      *Table
 	bits   [][]uint64 // by ordinal
 	above  []*overlay
-	list   []rawEntry // of the page at hand
-	hashes []uint32   // of their keys, in one overlay
+	list   []liveEntry // of the page at hand
+	hashes []uint32    // of their keys, in one overlay
+}
+
+// liveEntry is an entry that a page has.
+type liveEntry struct {
+	key    []byte
+	bits   []uint64 // of its segment
+	offset uint32
 }
 
 func (w *livePart) pages(from, to uint32) (err error) {
@@ -172,24 +179,25 @@ func (w *livePart) pages(from, to uint32) (err error) {
 			return err
 		}
 		w.list = w.list[:0]
+		var e Entry
 		for rest, left := p[pageHead:pageBytes], pageCount(p); left > 0; left-- {
-			var raw rawEntry
-			var whole bool
-			if rest, whole = parseEntry(rest, &raw); !whole {
+			key, ordinal, next, whole := parseEntry(rest, &e)
+			if !whole {
 				return damaged(n, errEntry.Error())
 			}
-			if raw.ordinal >= uint64(len(w.bits)) {
+			if ordinal >= uint64(len(w.bits)) {
 				return damaged(n, errOrdinal.Error())
 			}
-			if w.bits[raw.ordinal] != nil {
-				w.list = append(w.list, raw)
+			if bits := w.bits[ordinal]; bits != nil {
+				w.list = append(w.list, liveEntry{key, bits, e.Offset})
 			}
+			rest = next
 		}
 		for _, o := range w.above {
 			w.without(o)
 		}
 		for i := range w.list {
-			mark(w.bits[w.list[i].ordinal], w.list[i].offset)
+			mark(w.list[i].bits, uint64(w.list[i].offset))
 		}
 	}
 	return nil

@@ -71,53 +71,53 @@ func appendEntry(b []byte, e *Entry, ordinal uint64) []byte {
 	return b
 }
 
-// rawEntry is an entry as it lies in a page.
-type rawEntry struct {
-	key     []byte
-	seq     uint64
-	ordinal uint64
-	offset  uint64
-	size    uint64
-	expires int64
-}
-
-// parseEntry reads the entry at the beginning of b and returns what follows. Pages
-// are checked before: what does not parse is a fault of the program that wrote it,
-// and is still no reason to read beyond the page.
-func parseEntry(b []byte, e *rawEntry) (rest []byte, ok bool) {
-	n, k := binary.Uvarint(b)
-	if k <= 0 || n > uint64(len(b)-k) {
-		return nil, false
+// parseEntry fills in an entry, but for its key and its segment, from the beginning of a
+// page's bytes or text. It returns the key, which lies in b, the segment's ordinal, and
+// what follows. Pages are checked before: what does not parse is a fault of the program
+// that wrote it, and is still no reason to read beyond the page.
+func parseEntry[T string | []byte](b T, e *Entry) (key T, ordinal uint64, rest T, ok bool) {
+	n, k := 0, 1
+	if len(b) > 0 && b[0] < 0x80 {
+		n = int(b[0])
+	} else if len(b) > 1 && b[1] < 0x80 {
+		n, k = int(b[0]&0x7f)|int(b[1])<<7, 2
+	} else {
+		return b, 0, b, false
 	}
-	e.key, b = b[k:k+int(n)], b[k+int(n):]
-	var whole bool
-	if e.seq, b, whole = number(b); !whole {
-		return nil, false
+	if n > len(b)-k {
+		return b, 0, b, false
 	}
-	if e.ordinal, b, whole = number(b); !whole {
-		return nil, false
+	key, b = b[k:k+n], b[k+n:]
+	var offset, size uint64
+	if e.Seq, b, ok = number(b); !ok {
+		return b, 0, b, false
 	}
-	if e.offset, b, whole = number(b); !whole {
-		return nil, false
+	if len(b) > 0 && b[0] < 0x80 { // there are few segments
+		ordinal, b = uint64(b[0]), b[1:]
+	} else if ordinal, b, ok = number(b); !ok {
+		return b, 0, b, false
 	}
-	if e.size, b, whole = number(b); !whole {
-		return nil, false
+	if offset, b, ok = number(b); !ok {
+		return b, 0, b, false
 	}
-	e.expires = 0
-	if e.size&1 != 0 {
-		if e.expires, k = binary.Varint(b); k <= 0 {
-			return nil, false
-		}
-		b = b[k:]
+	if len(b) > 1 && b[0] >= 0x80 && b[1] < 0x80 { // and most lines have 64 to 8191 bytes
+		size, b = uint64(b[0]&0x7f)|uint64(b[1])<<7, b[2:]
+	} else if size, b, ok = number(b); !ok {
+		return b, 0, b, false
 	}
-	e.size >>= 1
-	return b, true
+	e.Offset, e.Len, e.Expires = uint32(offset), uint32(size>>1), 0
+	if size&1 == 0 {
+		return key, ordinal, b, true
+	}
+	u, b, ok := number(b)
+	e.Expires = int64(u>>1) ^ -int64(u&1)
+	return key, ordinal, b, ok
 }
 
 // number reads one that is not negative, and returns what follows.
-func number(b []byte) (n uint64, rest []byte, ok bool) {
+func number[T string | []byte](b T) (n uint64, rest T, ok bool) {
 	if len(b) > 4 { // almost all of them are short
-		w := binary.LittleEndian.Uint32(b)
+		w := uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24
 		switch {
 		case w&0x80 == 0:
 			return uint64(w & 0x7f), b[1:], true
@@ -129,9 +129,15 @@ func number(b []byte) (n uint64, rest []byte, ok bool) {
 			return uint64(w&0x7f | w>>1&0x3f80 | w>>2&0x1fc000 | w>>3&0xfe00000), b[4:], true
 		}
 	}
-	n, k := binary.Uvarint(b)
+	return longNumber(b)
+}
+
+// longNumber is number for any length, also near the end of b.
+func longNumber[T string | []byte](b T) (n uint64, rest T, ok bool) {
+	var head [binary.MaxVarintLen64]byte
+	n, k := binary.Uvarint(head[:copy(head[:], b)])
 	if k <= 0 {
-		return 0, nil, false
+		return 0, b[len(b):], false
 	}
 	return n, b[k:], true
 }

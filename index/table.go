@@ -222,26 +222,17 @@ func (t *Table) at(s slot, key string) (e Entry, ok bool, err error) {
 	if err != nil {
 		return Entry{}, false, err
 	}
-	var raw rawEntry
 	if int(s.offset) < pageBytes {
-		if _, whole := parseEntry(p[s.offset:pageBytes], &raw); whole {
-			if string(raw.key) != key {
-				return Entry{}, false, nil
-			}
-			e, ok = t.entry(&raw, key)
+		found, ordinal, _, whole := parseEntry(p[s.offset:pageBytes], &e)
+		if whole && string(found) != key {
+			return Entry{}, false, nil
+		}
+		if whole && ordinal < uint64(len(t.segments)) {
+			e.Key, e.Segment = key, t.segments[ordinal]
+			return e, true, nil
 		}
 	}
-	if !ok {
-		return Entry{}, false, damaged(s.page-1, "a slot leads to no entry here")
-	}
-	return e, true, nil
-}
-
-func (t *Table) entry(raw *rawEntry, key string) (Entry, bool) {
-	if raw.ordinal >= uint64(len(t.segments)) {
-		return Entry{}, false
-	}
-	return Entry{Key: key, Seq: raw.seq, Expires: raw.expires, Pos: Pos{Segment: t.segments[raw.ordinal], Offset: uint32(raw.offset), Len: uint32(raw.size)}}, true
+	return Entry{}, false, damaged(s.page-1, "a slot leads to no entry here")
 }
 
 // find returns the data page in which a key is, if it is in the table.
@@ -302,7 +293,7 @@ func (t *Table) decode(list []Entry, text string, n int) (_ []Entry, size int, e
 	for range n {
 		list = list[:len(list)+1]
 		e := &list[len(list)-1]
-		rest, ordinal, ok := parseText(b, e)
+		key, ordinal, rest, ok := parseEntry(b, e)
 		if !ok {
 			err = errEntry
 		} else if ordinal >= uint64(len(t.segments)) {
@@ -311,7 +302,7 @@ func (t *Table) decode(list []Entry, text string, n int) (_ []Entry, size int, e
 		if err != nil {
 			return list[:len(list)-1], len(text) - len(b), err
 		}
-		e.Segment = t.segments[ordinal]
+		e.Key, e.Segment = key, t.segments[ordinal]
 		b = rest
 	}
 	return list, len(text) - len(b), nil

@@ -298,15 +298,16 @@ func (w *TableWriter) eachKey(dataPages uint32, fn func(key []byte, page uint32,
 			if !checkPage(p, dataPage, n+i, w.mark) {
 				return damaged(n+i, "this page is not what was written")
 			}
-			var e rawEntry
+			var e Entry
 			rest := p[pageHead:pageBytes]
 			for range pageCount(p) {
 				offset := pageBytes - len(rest)
-				var ok bool
-				if rest, ok = parseEntry(rest, &e); !ok {
+				key, _, next, ok := parseEntry(rest, &e)
+				if !ok {
 					return damaged(n+i, "this page is not what was written")
 				}
-				fn(e.key, n+i, offset)
+				fn(key, n+i, offset)
+				rest = next
 			}
 		}
 	}
