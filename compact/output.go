@@ -24,16 +24,18 @@ type output struct {
 // 2^64.
 type digest struct {
 	records int64
-	hash    maphash.Hash
+	seed    maphash.Seed
+	sum     uint64
+	buf     []byte
 }
 
+// add makes a sum of the one before and of the next record.
 func (d *digest) add(offset int64, seq uint64, name []byte) {
-	var numbers [24]byte
-	binary.LittleEndian.PutUint64(numbers[0:], uint64(offset))
-	binary.LittleEndian.PutUint64(numbers[8:], seq)
-	binary.LittleEndian.PutUint64(numbers[16:], uint64(len(name)))
-	d.hash.Write(numbers[:])
-	d.hash.Write(name)
+	b := binary.LittleEndian.AppendUint64(d.buf[:0], d.sum)
+	b = binary.LittleEndian.AppendUint64(b, uint64(offset))
+	b = binary.LittleEndian.AppendUint64(b, seq)
+	d.buf = append(b, name...)
+	d.sum = maphash.Bytes(d.seed, d.buf)
 	d.records++
 }
 
@@ -76,7 +78,7 @@ func (r *lane) beginOutput(order segment.Order) error {
 	if r.parallel {
 		w.hastened()
 	}
-	r.out = &output{Output: Output{Header: h}, writer: w}
+	r.out = &output{Output: Output{Header: h}, writer: w, wrote: digest{seed: maphash.MakeSeed()}}
 	r.outputs = append(r.outputs, r.out)
 	return nil
 }
@@ -146,8 +148,7 @@ func (r *run) recheck(o *output) (err error) {
 	if err != nil {
 		return err
 	}
-	var found digest
-	found.hash.SetSeed(o.wrote.hash.Seed())
+	found := digest{seed: o.wrote.seed}
 	var name []byte
 	note, done := func([]byte, *segment.Line) {}, func() {}
 	switch {
@@ -173,7 +174,7 @@ func (r *run) recheck(o *output) (err error) {
 	case len(problems) > 0:
 		// Not a CorruptError: nothing lists the copy, the store is as it was.
 		return fmt.Errorf("the copy is not what was written: %v", problems[0])
-	case found.records != o.wrote.records || found.hash.Sum64() != o.wrote.hash.Sum64():
+	case found.records != o.wrote.records || found.sum != o.wrote.sum:
 		return fmt.Errorf("%q: the copy does not hold the records that were copied", path)
 	}
 	return nil
