@@ -44,10 +44,10 @@ func TestEntriesAreTakenApartAlike(t *testing.T) {
 		require.Equal(t, ordinal, o)
 		require.Len(t, rest, len(b)-size)
 
-		if key, n := head(b); key != nil {
+		if s := shapeOf(b); s.room > 0 {
 			short++
-			require.Equal(t, e.Key, string(key))
-			require.Equal(t, size, n)
+			require.Equal(t, e.Key, string(b[1:1+s.key]))
+			require.Equal(t, size, s.size)
 		}
 		for range 3 {
 			cut := rnd.IntN(size)
@@ -56,6 +56,38 @@ func TestEntriesAreTakenApartAlike(t *testing.T) {
 		}
 	}
 	require.Greater(t, short, 20_000)
+}
+
+// The way to a key leads over entries of one shape and of another, and to the same place
+// as taking each of them apart.
+func TestWayToAKeyIsThatOfEachEntry(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 5))
+	for range 20_000 {
+		var b []byte
+		var starts []int
+		var keys []string
+		e, ordinal := Entry{}, uint64(0)
+		for n := 1 + rnd.IntN(30); len(keys) < n; {
+			if len(keys) == 0 || rnd.IntN(3) == 0 { // else the numbers of the one before
+				e, ordinal = anyEntry(rnd, ""), rnd.Uint64N(1<<rnd.IntN(20))
+			} else if rnd.IntN(3) == 0 {
+				e.Expires = rnd.Int64N(1 << rnd.IntN(50))
+			}
+			e.Key = fmt.Sprintf("%04d%s", len(keys), strings.Repeat("x", rnd.IntN(2)*rnd.IntN(200)))
+			starts, keys = append(starts, len(b)), append(keys, e.Key)
+			b = appendEntry(b, &e, ordinal)
+		}
+		want := rnd.IntN(len(keys) + 1)
+		from := "1"
+		start := len(b)
+		if want < len(keys) {
+			from, start = keys[want], starts[want]
+		}
+		rest, left, err := skipTo(append(b, make([]byte, rnd.IntN(30))...), len(keys), from)
+		require.NoError(t, err)
+		require.Equal(t, len(keys)-want, left)
+		require.Equal(t, string(b[start:]), string(rest[:len(b)-start]))
+	}
 }
 
 // However many entries are asked for at a time, and whatever lies in which level, a walk
