@@ -26,7 +26,7 @@
 // never scanned costs no order, and sorting many at a time costs less than a place
 // in a tree for each.
 //
-// A table (page.go, text.go, tablewriter.go, table.go) holds entries in key order, inner
+// A table (page.go, skip.go, tablewriter.go, table.go) holds entries in key order, inner
 // pages to find a key's place in that order, and hash pages to find the key itself:
 // two pages for a Get. Each page has its checksum, checked when the page is first
 // used, so a table of any size opens at once and needs next to no heap. FORMAT.md
