@@ -121,10 +121,7 @@ func (p *Pending) Write(data []byte) (int, error) {
 	if p.err != nil {
 		return 0, p.err
 	}
-	n, err := p.file.WriteAt(data, p.size)
-	p.size += int64(n)
-	p.err = err
-	return n, err
+	return p.writeAt(data, p.size)
 }
 
 // WriteAt writes at an offset of the new contents, for those that are not made from
@@ -136,8 +133,20 @@ func (p *Pending) WriteAt(data []byte, off int64) (int, error) {
 	if p.err != nil {
 		return 0, p.err
 	}
-	n, err := p.file.WriteAt(data, off)
+	return p.writeAt(data, off)
+}
+
+// hastenBytes is how much in one write the disk is asked to begin with at once.
+const hastenBytes = 1 << 20
+
+// writeAt writes, and has the disk begin with what is much: the sync of a large file
+// would hand it all to the disk at the end, and hold up everybody else's syncs meanwhile.
+func (p *Pending) writeAt(data []byte, off int64) (n int, err error) {
+	n, err = p.file.WriteAt(data, off)
 	p.size = max(p.size, off+int64(n))
+	if f, ok := p.file.(Hastener); ok && err == nil && n >= hastenBytes {
+		err = f.StartWriteback(off, int64(n))
+	}
 	p.err = err
 	return n, err
 }

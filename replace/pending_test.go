@@ -103,6 +103,36 @@ func checkReplaced(t *testing.T, path, old string, err error, s *steps) {
 	}
 }
 
+// The disk begins with much at once; that it can't is the end of it, as a sync that
+// fails is.
+func TestFailedBeginningOfMuchLeavesTheOldFile(t *testing.T) {
+	much := make([]byte, hastenBytes)
+	prepare := func(dir string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), []byte("old"), 0o640))
+	}
+	run := func(fsys FS, dir string) error {
+		p, err := Begin(filepath.Join(dir, "file"), On(fsys))
+		if err != nil {
+			return err
+		}
+		_, _ = p.WriteAt(much, 0)
+		_, _ = p.Write([]byte("new"))
+		return p.Commit()
+	}
+	s := &steps{FS: OS}
+	dir := t.TempDir()
+	require.NoError(t, run(s, dir))
+	assert.Equal(t, []string{"create temp", "write temp", "hasten temp", "write temp", "sync temp", "close temp", "rename file", "syncdir " + filepath.Base(dir)}, s.taken())
+	sweep(t, prepare, run, func(t *testing.T, dir string, err error, s *steps) {
+		if s.failed() != "hasten temp" {
+			return // TestFailedReplaceLeavesTheOldFile is about the others
+		}
+		assert.ErrorIs(t, err, syscall.EIO)
+		assert.Equal(t, "old", read(t, filepath.Join(dir, "file")))
+		assert.Equal(t, s.forever, len(temps(t, dir)) > 0)
+	})
+}
+
 func TestReplaceKeepsPermissions(t *testing.T) {
 	for verb, replace := range replacing {
 		t.Run(verb, func(t *testing.T) {

@@ -200,6 +200,17 @@ func (f *stepsFile) SyncData() error {
 	return f.File.SyncData()
 }
 
+// StartWriteback makes it a Hastener, also where the real one is none.
+func (f *stepsFile) StartWriteback(off, n int64) error {
+	if err := f.steps.step("hasten", f.name); err != nil {
+		return err
+	}
+	if h, ok := f.File.(Hastener); ok {
+		return h.StartWriteback(off, n)
+	}
+	return nil
+}
+
 // Close closes the file even if it fails, as the real one does.
 func (f *stepsFile) Close() error {
 	err := f.steps.step("close", f.name)
