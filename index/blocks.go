@@ -196,9 +196,9 @@ func (p *part) block(segment uint64, i int) Block {
 	return b
 }
 
-// blockLocked notes a change in the blocks of its segment. Lines of a segment
-// come in the order of their sequence numbers, and so do segments.
-func (x *Index) blockLocked(c *Change) {
+// blockLocked notes a change, of a series by its number, in the blocks of its segment.
+// Lines of a segment come in the order of their sequence numbers, and so do segments.
+func (x *Index) blockLocked(c *Change, series uint32) {
 	n := len(x.mu.log)
 	if n == 0 || x.mu.log[n-1].segment != c.Segment {
 		if n > 0 {
@@ -207,7 +207,7 @@ func (x *Index) blockLocked(c *Change) {
 		x.mu.log = append(slices.Clip(x.mu.log), newStretch(c.Segment, c.Seq))
 		n++
 	}
-	x.mu.log[n-1].add(c, x.mu.series.id(c))
+	x.mu.log[n-1].add(c, series)
 }
 
 // query is what somebody looks for in the blocks.
@@ -224,7 +224,7 @@ func (s *Snapshot) Blocks(series string, first, last uint64, since, until int64,
 	q := query{first: first, last: last, since: since, until: until}
 	return func(yield func(Block) bool) {
 		q.series = noSeries
-		if sum, known := s.series.Get(Series{Name: series}); known {
+		if sum, known := s.series.Get(&counted{Series: Series{Name: series}}); known {
 			q.series = sum.id // since then another may have got it, or it another
 		}
 		if series == "" {

@@ -56,10 +56,11 @@ func (b *Builder) fetch(list []Change) {
 func (b *Builder) add(c *Change, inOrder bool) {
 	x := b.x
 	x.mu.last = max(x.mu.last, c.Seq)
+	series := uint32(noSeries)
 	switch c.Op {
 	case Sample:
 		x.usageLocked(c.Segment).Samples += int64(c.Len)
-		x.mu.series.add(c, c.Seq > b.base)
+		series = x.mu.series.add(c, c.Seq > b.base)
 		x.mu.samples++
 	case Delete:
 		x.usageLocked(c.Segment).Tombstones += int64(c.Len)
@@ -68,7 +69,7 @@ func (b *Builder) add(c *Change, inOrder bool) {
 		b.key(c)
 	}
 	if inOrder {
-		x.blockLocked(c)
+		x.blockLocked(c, series)
 	}
 }
 

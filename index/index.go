@@ -179,8 +179,7 @@ func (x *Index) Apply(changes []Change) {
 		top.hashAll(some, &hashes)
 		for i := range some {
 			c := &some[i]
-			x.applyLocked(top, c, hashes[i])
-			x.blockLocked(c)
+			x.blockLocked(c, x.applyLocked(top, c, hashes[i]))
 		}
 		x.mu.last = some[len(some)-1].Seq
 	}
@@ -189,7 +188,8 @@ func (x *Index) Apply(changes []Change) {
 	}
 }
 
-func (x *Index) applyLocked(top *overlay, c *Change, h uint32) {
+// applyLocked returns the number of a sample's series, noSeries for a change that is no sample.
+func (x *Index) applyLocked(top *overlay, c *Change, h uint32) (series uint32) {
 	switch c.Op {
 	case Put:
 		e := Entry{Key: c.Name, Seq: c.Seq, Expires: c.Expires, Pos: c.Pos}
@@ -200,9 +200,10 @@ func (x *Index) applyLocked(top *overlay, c *Change, h uint32) {
 		x.replaceLocked(top, &Entry{Key: c.Name, Seq: c.Seq}, h, true)
 	case Sample:
 		x.usageLocked(c.Segment).Samples += int64(c.Len)
-		x.mu.series.add(c, true)
 		x.mu.samples++
+		return x.mu.series.add(c, true)
 	}
+	return noSeries
 }
 
 // enterLocked counts an entry in.

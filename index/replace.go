@@ -42,8 +42,7 @@ func (x *Index) numberFor(c *Change) uint32 {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.mu.series.add(c, false)
-	return x.mu.series.ids[c.Name]
+	return x.mu.series.add(c, false)
 }
 
 // Done ends it: it takes little memory from now on.

@@ -107,25 +107,21 @@ func startOf(log []stretch, least []int64, id uint32) start {
 // retire counts samples out. It gives the number of a series that has none left to the
 // next new one: no block that is alive has it.
 func (t *seriesTable) retire(name string, gone Gone, from start) {
-	s, known := t.sums.Get(Series{Name: name})
+	id, known := t.ids[name]
 	if !known {
 		return
 	}
+	s := t.change(id)
 	s.Samples -= min(s.Samples, gone.Samples)
 	s.Bytes -= min(s.Bytes, gone.Bytes)
-	if s.Samples > 0 {
-		s.FirstSeq = min(max(s.FirstSeq, from.seq), s.LastSeq)
-		if from.seq > 0 {
-			s.MinAt = min(max(s.MinAt, from.at), s.MaxAt)
-		}
-		t.sums.ReplaceOrInsert(s)
+	if s.Samples == 0 {
+		t.leave(id)
 		return
 	}
-	t.sums.Delete(s)
-	id := t.ids[name]
-	delete(t.ids, name)
-	t.names[id] = ""
-	t.free = append(t.free, id)
+	s.FirstSeq = min(max(s.FirstSeq, from.seq), s.LastSeq)
+	if from.seq > 0 {
+		s.MinAt = min(max(s.MinAt, from.at), s.MaxAt)
+	}
 }
 
 func (r *Retirement) append(b []byte) []byte {

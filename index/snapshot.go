@@ -12,7 +12,7 @@ type Snapshot struct {
 	log    []*stretch
 	last   uint64
 
-	series *btree.BTreeG[Series]
+	series *btree.BTreeG[*counted]
 }
 
 // Get returns the entry of a key. An error is damage in the table.
@@ -66,7 +66,7 @@ func (x *Index) snapshotOf(l *levels) *Snapshot {
 		return nil
 	}
 	x.payLocked()
-	s.limit, s.len, s.log, s.last, s.series = l.top.end, x.mu.len, x.mu.log, x.mu.last, x.mu.series.sums.Clone()
+	s.limit, s.len, s.log, s.last, s.series = l.top.end, x.mu.len, x.mu.log, x.mu.last, x.mu.series.snapshot()
 	changes := x.mu.changes
 	x.mu.Unlock()
 

@@ -75,19 +75,19 @@ func (u *Usage) fields() [6]*int64 {
 
 // append appends the sums of all series in the order of their numbers.
 func (t *seriesTable) append(b []byte) []byte {
-	b = binary.AppendUvarint(b, uint64(len(t.names)))
-	for _, name := range t.names {
-		b = appendBytes(b, name)
-		if name == "" {
-			continue // a number that is free
+	b = binary.AppendUvarint(b, uint64(len(t.list)))
+	for _, c := range t.list {
+		if c == nil {
+			b = appendBytes(b, "") // a number that is free
+			continue
 		}
-		s, _ := t.sums.Get(Series{Name: name})
-		b = binary.AppendUvarint(b, s.Samples)
-		b = binary.AppendUvarint(b, s.Bytes)
-		b = binary.AppendUvarint(b, s.FirstSeq)
-		b = binary.AppendUvarint(b, s.LastSeq)
-		b = binary.AppendVarint(b, s.MinAt)
-		b = binary.AppendVarint(b, s.MaxAt)
+		b = appendBytes(b, c.Name)
+		b = binary.AppendUvarint(b, c.Samples)
+		b = binary.AppendUvarint(b, c.Bytes)
+		b = binary.AppendUvarint(b, c.FirstSeq)
+		b = binary.AppendUvarint(b, c.LastSeq)
+		b = binary.AppendVarint(b, c.MinAt)
+		b = binary.AppendVarint(b, c.MaxAt)
 	}
 	return b
 }
@@ -95,15 +95,14 @@ func (t *seriesTable) append(b []byte) []byte {
 func (t *seriesTable) read(d *decoder) {
 	for range d.count() {
 		name := string(d.bytes())
-		t.names = append(t.names, name)
+		id := uint32(len(t.list))
 		if name == "" {
-			t.free = append(t.free, uint32(len(t.names)-1))
+			t.list, t.free = append(t.list, nil), append(t.free, id)
 			continue
 		}
-		s := Series{Name: name, Samples: d.uint(), Bytes: d.uint(), FirstSeq: d.uint(), LastSeq: d.uint(), MinAt: d.int(), MaxAt: d.int()}
-		s.id = uint32(len(t.names) - 1)
-		t.ids[name] = s.id
-		t.sums.ReplaceOrInsert(s)
+		c := &counted{Series: Series{Name: name, Samples: d.uint(), Bytes: d.uint(), FirstSeq: d.uint(), LastSeq: d.uint(), MinAt: d.int(), MaxAt: d.int(), id: id}}
+		t.list, t.ids[name] = append(t.list, c), id
+		t.sums.ReplaceOrInsert(c)
 	}
 }
 
