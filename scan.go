@@ -55,31 +55,69 @@ func (s *Snapshot) scanKeys(from, to string, r Range, yield func(Entry, error) b
 	defer w.Close()
 	c := chunks.Get().(*chunk)
 	defer c.free()
-	shut, closed := s.core.ended, &s.closed
 	for left, size := r.limits(moreChunk); left > 0; size = keysChunk {
-		c.take(s, w, min(size, left))
-		for i := range c.entries {
-			if shut.Load() || closed.Load() {
-				yield(Entry{}, ErrClosed)
-				return
-			}
-			e := &c.entries[i]
-			entry := Entry{Key: e.Key, Seq: e.Seq}
-			if e.Expires != 0 {
-				entry.Expires = timeOf(e.Expires)
-			}
-			if !yield(entry, nil) {
-				return
-			}
+		n, more := 0, false
+		if quick, err := w.NextKeys(&c.keys, min(size, left)); quick {
+			c.lost, c.last = err, len(c.keys.List) == 0
+			n, more = c.yieldKeys(s, yield)
+		} else {
+			c.take(s, w, min(size, left))
+			n, more = len(c.entries), c.yieldEntries(s, yield)
 		}
-		if c.lost != nil {
+		if more && c.lost != nil {
 			yield(Entry{}, s.core.indexError(c.lost))
 			return
 		}
-		if left -= len(c.entries); c.last {
+		if left -= n; !more || c.last {
 			return
 		}
 	}
+}
+
+// yieldEntries yields the entries without their values, and returns false if the loop
+// has ended.
+func (c *chunk) yieldEntries(s *Snapshot, yield func(Entry, error) bool) bool {
+	shut, closed := s.core.ended, &s.closed
+	for i := range c.entries {
+		if shut.Load() || closed.Load() {
+			yield(Entry{}, ErrClosed)
+			return false
+		}
+		e := &c.entries[i]
+		entry := Entry{Key: e.Key, Seq: e.Seq}
+		if e.Expires != 0 {
+			entry.Expires = timeOf(e.Expires)
+		}
+		if !yield(entry, nil) {
+			return false
+		}
+	}
+	return true
+}
+
+// yieldKeys is yieldEntries for what NextKeys gave, of which some may be hidden. It
+// returns how many are not.
+func (c *chunk) yieldKeys(s *Snapshot, yield func(Entry, error) bool) (n int, more bool) {
+	shut, closed := s.core.ended, &s.closed
+	text, begin := c.keys.Text, 0
+	var entry Entry // one for all: most of it stays zero
+	for i := range c.keys.List {
+		k := &c.keys.List[i]
+		entry.Key, entry.Seq, begin = text[begin:k.End], k.Seq, k.End
+		if k.Expires != 0 && s.now >= k.Expires {
+			continue
+		}
+		entry.Expires = timeOf(k.Expires)
+		if shut.Load() || closed.Load() {
+			yield(Entry{}, ErrClosed)
+			return n, false
+		}
+		n++
+		if !yield(entry, nil) {
+			return n, false
+		}
+	}
+	return n, true
 }
 
 // limits returns how many rows a scan may yield, and of how many its first chunk is,
@@ -187,9 +225,10 @@ func (a *ahead) run(w *index.Walk, left int) {
 // chunk is some entries of a scan, and their rows up to one of them.
 type chunk struct {
 	entries []index.Entry
-	most    int   // entries there have been since it was taken
-	last    bool  // nothing comes behind it
-	lost    error // why that is so, if there should be more
+	most    int        // entries there have been since it was taken
+	last    bool       // nothing comes behind it
+	lost    error      // why that is so, if there should be more
+	keys    index.Keys // instead of entries, where nobody wants values
 
 	rows    []row            // of the entries
 	at, end int              // of the entries whose rows are made at the moment
@@ -230,6 +269,7 @@ func (c *chunk) free() {
 	clear(c.parts[:cap(c.parts)])
 	clear(c.mapped[:cap(c.mapped)])
 	clear(c.others[:cap(c.others)])
+	c.keys.Text = ""
 	c.entries, c.rows, c.block, c.most, c.lost = c.entries[:0], c.rows[:0], nil, 0, nil
 	if len(c.lines) <= chunkBytes {
 		chunks.Put(c)

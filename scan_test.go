@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -80,6 +82,42 @@ func TestKeysOnlyReadsNoValue(t *testing.T) {
 		require.Nil(t, e.Value)
 		require.EqualValues(t, 1, e.Seq)
 		require.False(t, e.Expires.IsZero())
+	}
+}
+
+// Where the keys come from INDEX alone they are those that a scan of values shows.
+func TestKeysOnlyFromATableAreThoseOfTheScan(t *testing.T) {
+	clock := newFakeClock()
+	db := open(t, &Options{Now: clock.Now})
+	var b Batch
+	for i := range 2000 {
+		key := fmt.Sprintf("k%04d%s", i, strings.Repeat("x", i%7/6*(i%200)))
+		switch {
+		case i >= 600 && i < 900 || i%50 == 0:
+			b.Put(key, []byte("1"), TTL(time.Minute))
+		case i%70 == 0:
+			b.Put(key, []byte("1"), TTL(time.Hour))
+		default:
+			b.Put(key, []byte("1"))
+		}
+	}
+	_, err := db.Apply(&b)
+	require.NoError(t, err)
+	require.NoError(t, db.Checkpoint(t.Context()))
+	clock.move(2 * time.Minute)
+	for _, r := range []Range{{}, {Limit: 3}, {Limit: 300}, {Limit: 1000, From: "k0500"}, {From: "k0123", To: "k1789"}, {Prefix: "k07"}, {Prefix: "k1"}, {From: "x"}} {
+		var want, got []Entry
+		for e, err := range db.Scan(r) {
+			require.NoError(t, err)
+			e.Value = nil
+			want = append(want, e)
+		}
+		r.KeysOnly = true
+		for e, err := range db.Scan(r) {
+			require.NoError(t, err)
+			got = append(got, e)
+		}
+		require.Equal(t, want, got, "%+v", r)
 	}
 }
 

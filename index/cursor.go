@@ -162,18 +162,12 @@ func (t *Table) cursor(from, to string, reverse bool) (*cursor, error) {
 
 func (s *tableSource) take(list []Entry, n int) ([]Entry, error) {
 	first := len(list)
-	for len(list) == first && (s.left > 0 || s.page >= 0 && s.page < int64(s.t.t.dataPages)) {
-		at := s.page
-		if s.left > 0 {
-			at--
-		}
+	for len(list) == first && s.more() {
+		at := s.at()
 		var err error
 		if list, err = s.parse(list, n); err != nil {
 			s.left, s.page = 0, -1
-			if e, ok := err.(*TableError); ok {
-				return list[:first], e
-			}
-			return list[:first], damaged(uint32(at), err.Error())
+			return list[:first], damagedAt(at, err)
 		}
 		list = append(list[:first], s.within(list[first:])...)
 	}
@@ -188,6 +182,27 @@ func (s *tableSource) take(list []Entry, n int) ([]Entry, error) {
 		}
 	}
 	return list, nil
+}
+
+// more tells whether there may be another entry.
+func (s *tableSource) more() bool {
+	return s.left > 0 || s.page >= 0 && s.page < int64(s.t.t.dataPages)
+}
+
+// at is the page of the next entry.
+func (s *tableSource) at() uint32 {
+	if s.left > 0 {
+		return uint32(s.page - 1)
+	}
+	return uint32(s.page)
+}
+
+// damagedAt is an error that says where it is.
+func damagedAt(page uint32, err error) error {
+	if e, ok := err.(*TableError); ok {
+		return e
+	}
+	return damaged(page, err.Error())
 }
 
 // parse takes up to n entries of a page apart, after all of those before are used; of
@@ -223,27 +238,34 @@ func (s *tableSource) parse(list []Entry, n int) ([]Entry, error) {
 // are none left; whole says whether it is the page to its end.
 func (s *tableSource) text(n int) (text string, whole bool, err error) {
 	defer catch(s.t, &err, debug.SetPanicOnFault(true))
-	if s.left == 0 {
-		p, err := s.t.page(uint32(s.page), dataPage)
-		if err != nil {
-			return "", false, err
-		}
-		s.rest, s.left = p[pageHead:pageBytes], pageCount(p)
-		s.page++
-		if s.back {
-			s.page -= 2
-		} else if s.from != "" {
-			if s.rest, s.left, err = skipTo(s.rest, s.left, s.from); err != nil {
-				return "", false, err
-			}
-			s.from = "" // all that follows is behind it
-		}
+	if err := s.open(); err != nil {
+		return "", false, err
 	}
 	size := len(s.rest)
 	if n < s.left && !s.back {
 		size = min(size, size*n/s.left+spareText)
 	}
 	return string(s.rest[:size]), size == len(s.rest), nil
+}
+
+// open makes sure that there is a page at hand with something left.
+func (s *tableSource) open() error {
+	if s.left > 0 {
+		return nil
+	}
+	p, err := s.t.page(uint32(s.page), dataPage)
+	if err != nil {
+		return err
+	}
+	s.rest, s.left = p[pageHead:pageBytes], pageCount(p)
+	s.page++
+	if s.back {
+		s.page -= 2
+	} else if s.from != "" {
+		s.rest, s.left, err = skipTo(s.rest, s.left, s.from)
+		s.from = "" // all that follows is behind it
+	}
+	return err
 }
 
 // spareText is how much more of a page is copied than so many entries have on average.

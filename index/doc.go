@@ -26,7 +26,7 @@
 // never scanned costs no order, and sorting many at a time costs less than a place
 // in a tree for each.
 //
-// A table (page.go, skip.go, tablewriter.go, table.go) holds entries in key order, inner
+// A table (page.go, skip.go, keys.go, tablewriter.go, table.go) holds entries in key order, inner
 // pages to find a key's place in that order, and hash pages to find the key itself:
 // two pages for a Get. Each page has its checksum, checked when the page is first
 // used, so a table of any size opens at once and needs next to no heap. FORMAT.md
@@ -84,7 +84,8 @@
 // sample by sample ([Stretch]), and Replace puts them in.
 //
 // Sums of each series lie in a tree (google/btree), whose copies are as cheap as a
-// snapshot needs.
+// snapshot needs. It leads to them, so that a sample need not: it changes the sums in
+// their place, or a copy of them if a snapshot has those (series.go).
 //
 // A compaction that leaves samples behind for good, by retention, says so before
 // MANIFEST lets go of its inputs ([Index.Retiring]), and the root saves the index then:

@@ -12,7 +12,7 @@ func skipTo(b []byte, count int, from string) (rest []byte, left int, err error)
 	var s shape
 	var e Entry
 	for ; count > 0; count-- {
-		if !s.fits(b) {
+		if _, ok := s.fits(b); !ok {
 			s = shapeOf(b)
 		}
 		key, size := b, s.size
@@ -40,11 +40,26 @@ type shape struct {
 	key, size, room   int
 	low, high         uint64
 	lowMask, highMask uint64
+	seq               uint64 // the bits of the first number, in the first of two words
 }
 
-func (s *shape) fits(b []byte) bool {
-	return len(b) >= s.room && s.room > 0 && int(b[0]) == s.key &&
-		binary.LittleEndian.Uint64(b[1+s.key:])&s.lowMask == s.low && binary.LittleEndian.Uint64(b[1+s.key+8:])&s.highMask == s.high
+// fits tells whether the entry at the beginning of b is of this shape, and returns the
+// eight bytes behind its key.
+func (s *shape) fits(b []byte) (low uint64, ok bool) {
+	if len(b) < s.room || s.room == 0 || int(b[0]) != s.key {
+		return 0, false
+	}
+	low = binary.LittleEndian.Uint64(b[1+s.key:])
+	return low, low&s.lowMask == s.low && binary.LittleEndian.Uint64(b[1+s.key+8:])&s.highMask == s.high
+}
+
+// seqOf takes the first number out of what fits returned. Nothing in that depends on its
+// length, so that the processor has nothing to guess wrong.
+func (s *shape) seqOf(low uint64) uint64 {
+	n := low & s.seq
+	n = n&0x007f007f007f007f | n>>1&0x3f803f803f803f80
+	n = n&0x00003fff00003fff | n>>2&0x0fffc0000fffc000
+	return n&0x0fffffff | n>>4&0x00fffffff0000000
 }
 
 // shapeOf returns the shape of the entry at the beginning of b, none if the entry must
@@ -63,15 +78,17 @@ func shapeOf(b []byte) (s shape) {
 	if bits.OnesCount64(ends) < 4 {
 		return s
 	}
+	first := bits.TrailingZeros64(ends) + 1
 	ends &= ends - 1
 	ends &= ends - 1
 	expires := 8 * (bits.TrailingZeros64(ends) + 1) // the bit behind the third number
-	if b[1+n+expires/8]&1 != 0 {
+	if first > 8 || b[1+n+expires/8]&1 != 0 {
 		return s // it expires: there is one number more
 	}
 	ends &= ends - 1
 	size := bits.TrailingZeros64(ends) + 1
 	s = shape{key: n, size: 1 + n + size, room: 1 + n + 16}
+	s.seq = ^uint64(highBits) & (1<<(8*first) - 1)
 	s.lowMask = highBits&(1<<(8*size)-1) | 1<<expires // a shift by 64 and more leaves nothing
 	s.highMask = highBits & (1<<max(8*size-64, 0) - 1)
 	if expires >= 64 {
