@@ -84,11 +84,7 @@ func (c *chunk) yieldEntries(s *Snapshot, yield func(Entry, error) bool) bool {
 			return false
 		}
 		e := &c.entries[i]
-		entry := Entry{Key: e.Key, Seq: e.Seq}
-		if e.Expires != 0 {
-			entry.Expires = timeOf(e.Expires)
-		}
-		if !yield(entry, nil) {
+		if !yield(Entry{Key: e.Key, Seq: e.Seq, Expires: timeOf(e.Expires)}, nil) {
 			return false
 		}
 	}
@@ -104,7 +100,7 @@ func (c *chunk) yieldKeys(s *Snapshot, yield func(Entry, error) bool) (n int, mo
 	for i := range c.keys.List {
 		k := &c.keys.List[i]
 		entry.Key, entry.Seq, begin = text[begin:k.End], k.Seq, k.End
-		if k.Expires != 0 && s.now >= k.Expires {
+		if s.hidden(k.Expires) {
 			continue
 		}
 		entry.Expires = timeOf(k.Expires)
@@ -294,7 +290,7 @@ func (c *chunk) take(s *Snapshot, w *index.Walk, n int) {
 		c.most = max(c.most, all)
 		for i := range c.entries {
 			if c.entries[i].Expires != 0 { // few stores have such
-				c.entries = slices.DeleteFunc(c.entries, s.hidden)
+				c.entries = slices.DeleteFunc(c.entries, func(e index.Entry) bool { return s.hidden(e.Expires) })
 				break
 			}
 		}

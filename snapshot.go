@@ -65,7 +65,7 @@ func (s *Snapshot) enter() bool {
 
 func (s *Snapshot) leave() { s.version.leave(s.lane) }
 
-func (s *Snapshot) hidden(e index.Entry) bool { return e.Expires != 0 && s.now >= e.Expires }
+func (s *Snapshot) hidden(expires int64) bool { return expires != 0 && s.now >= expires }
 
 // Get returns the value of a key, or ErrNotFound. The slice is the caller's.
 func (s *Snapshot) Get(key string) ([]byte, error) {
@@ -84,7 +84,7 @@ func (s *Snapshot) Lookup(key string) (Entry, error) {
 	if err != nil {
 		return Entry{}, s.core.indexError(err)
 	}
-	if !ok || s.hidden(e) {
+	if !ok || s.hidden(e.Expires) {
 		return Entry{}, fmt.Errorf("%w: key %q", ErrNotFound, key)
 	}
 	d := desks.Get().(*desk)

@@ -166,7 +166,7 @@ func (s *tableSource) take(list []Entry, n int) ([]Entry, error) {
 		at := s.at()
 		var err error
 		if list, err = s.parse(list, n); err != nil {
-			s.left, s.page = 0, -1
+			s.end()
 			return list[:first], damagedAt(at, err)
 		}
 		list = append(list[:first], s.within(list[first:])...)
@@ -188,6 +188,9 @@ func (s *tableSource) take(list []Entry, n int) ([]Entry, error) {
 func (s *tableSource) more() bool {
 	return s.left > 0 || s.page >= 0 && s.page < int64(s.t.t.dataPages)
 }
+
+// end says that there is none.
+func (s *tableSource) end() { s.page, s.left = -1, 0 }
 
 // at is the page of the next entry.
 func (s *tableSource) at() uint32 {
@@ -277,7 +280,7 @@ func (s *tableSource) within(list []Entry) []Entry {
 		i, _ := slices.BinarySearchFunc(list, s.to, byKey)
 		list = list[:i]
 		if !s.back {
-			s.page, s.left = -1, 0
+			s.end()
 		}
 	}
 	if n := len(list); n > 0 && list[0].Key < s.from {

@@ -133,6 +133,6 @@ func (s *tableSource) cut(k *Keys) {
 	n := sort.Search(len(k.List), func(i int) bool { return k.Text[begin(i):k.List[i].End] >= s.to })
 	if n < len(k.List) {
 		k.Text, k.List = k.Text[:begin(n)], k.List[:n]
-		s.page, s.left = -1, 0
+		s.end()
 	}
 }
