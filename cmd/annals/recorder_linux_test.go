@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -174,20 +175,31 @@ func runFor(t *testing.T, cmd *exec.Cmd, limit time.Duration) string {
 // number. SIGTERM, SIGINT and SIGHUP, of a terminal that is closed, are a clean stop.
 func TestARestartLeavesNoGap(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
-	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGKILL, syscall.SIGTERM} {
+	// Under nohup these tests ignore SIGHUP, and so would the recorder, rightly. A
+	// signal that is caught here is not ignored by programs started here.
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, syscall.SIGHUP)
+	defer signal.Stop(caught)
+	for _, end := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGKILL, syscall.SIGTERM} {
 		before := lastSeq(t, dir)
 		record := annalsCommand(t, "record", dir, "--every", "5ms", "--exec", "exec=echo 1; sleep 0.01", "--source", "all")
 		var complaint strings.Builder
 		record.Stderr = &complaint
 		must(t, record.Start())
-		for end := time.Now().Add(30 * time.Second); lastSeq(t, dir) < before+50; time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(end) {
+		late := time.AfterFunc(time.Minute, func() { record.Process.Kill() })
+		for started := time.Now(); lastSeq(t, dir) < before+50; time.Sleep(5 * time.Millisecond) {
+			if time.Since(started) > 30*time.Second {
+				record.Process.Kill()
 				t.Fatalf("it does not record: %s", &complaint)
 			}
 		}
-		must(t, record.Process.Signal(signal))
-		if err := record.Wait(); signal != syscall.SIGKILL && (err != nil || complaint.Len() > 0 && !strings.HasPrefix(complaint.String(), "annals: no exec")) {
-			t.Errorf("%v: %v, %s", signal, err, &complaint)
+		must(t, record.Process.Signal(end))
+		err := record.Wait()
+		if !late.Stop() {
+			t.Fatalf("%v does not end it: %s", end, &complaint)
+		}
+		if end != syscall.SIGKILL && (err != nil || complaint.Len() > 0 && !strings.HasPrefix(complaint.String(), "annals: no exec")) {
+			t.Errorf("%v: %v, %s", end, err, &complaint)
 		}
 	}
 	store, err := annals.Open(dir, nil)
